@@ -1,0 +1,310 @@
+//! Rows of text and label from CSV files, with the place of every fault.
+
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::files::{self, FileError};
+
+/// One row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The text.
+    pub text: String,
+    /// Class number; 0 in files that are read without labels.
+    pub label: usize,
+    /// Which of [`Dataset::files`] it came from.
+    pub file: usize,
+    /// 1-based line in that file.
+    pub line: u64,
+}
+
+impl Row {
+    /// Digest of text and label: what the row is, wherever it stands.
+    pub fn digest(&self) -> Digest {
+        let label = (self.label as u64).to_le_bytes();
+        Digest::of_parts([label.as_slice(), self.text.as_bytes()])
+    }
+}
+
+/// Rows of one or more files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dataset {
+    /// The files, in order of their names.
+    pub files: Vec<PathBuf>,
+    /// The rows, in file order.
+    pub rows: Vec<Row>,
+}
+
+/// Where the label of a row stands and what it may be.
+#[derive(Debug, Clone, Copy)]
+pub struct LabelColumn<'a> {
+    /// The column.
+    pub column: &'a str,
+    /// Class names; a number is an index into them.
+    pub names: &'a [String],
+}
+
+/// Data that cannot be used, with its place.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// The file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No file fits the path.
+    #[error("no file fits `{0}`")]
+    NoFile(String),
+    /// A file without rows.
+    #[error("{} has no rows", .0.display())]
+    Empty(PathBuf),
+    /// A column is not in the header.
+    #[error("{} has no column `{column}`; it has {known}", path.display())]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// What the header holds.
+        known: String,
+    },
+    /// A row is not CSV.
+    #[error("{}, line {line}: {what}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// 1-based line.
+        line: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// All rows have one label.
+    #[error("{} has one class only: every row is `{label}`", path.display())]
+    OneClass {
+        /// The file.
+        path: PathBuf,
+        /// The class.
+        label: String,
+    },
+}
+
+/// The files that a path or glob names, sorted.
+///
+/// # Errors
+/// When there is none.
+pub fn matching_files(project: &Path, pattern: &str) -> Result<Vec<PathBuf>, DatasetError> {
+    let none = || DatasetError::NoFile(pattern.to_owned());
+    let full = project.join(pattern);
+    let mut found: Vec<PathBuf> = glob::glob(&full.to_string_lossy())
+        .map_err(|_| none())?
+        .filter_map(Result::ok)
+        .filter(|path| path.is_file())
+        .collect();
+    found.sort();
+    if found.is_empty() { Err(none()) } else { Ok(found) }
+}
+
+/// The header of a CSV file.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn columns(path: &Path) -> Result<Vec<String>, DatasetError> {
+    let text = files::read_text(path)?;
+    let first = text.lines().next().unwrap_or_default();
+    let mut reader = csv::ReaderBuilder::new().from_reader(first.as_bytes());
+    let header = reader.headers().map_err(|error| row_error(path, 1, &error))?;
+    Ok(header.iter().map(str::to_owned).collect())
+}
+
+impl Dataset {
+    /// Reads every file that `pattern` names below `project`.
+    ///
+    /// # Errors
+    /// The first fault, with file and line.
+    pub fn load(
+        project: &Path,
+        pattern: &str,
+        text_column: &str,
+        label: Option<LabelColumn<'_>>,
+    ) -> Result<Self, DatasetError> {
+        let paths = matching_files(project, pattern)?;
+        let mut rows = Vec::new();
+        for (file, path) in paths.iter().enumerate() {
+            let before = rows.len();
+            read_file(path, file, text_column, label, &mut rows)?;
+            if rows.len() == before {
+                return Err(DatasetError::Empty(path.clone()));
+            }
+        }
+        if let Some(label) = label {
+            let first = rows[0].label;
+            if rows.iter().all(|row: &Row| row.label == first) {
+                return Err(DatasetError::OneClass {
+                    path: paths[0].clone(),
+                    label: label.names[first].clone(),
+                });
+            }
+        }
+        // Receipts and messages show paths as the pipeline writes them.
+        let files = paths
+            .iter()
+            .map(|path| path.strip_prefix(project).unwrap_or(path).to_owned())
+            .collect();
+        Ok(Self { files, rows })
+    }
+
+    /// Where a row stands, for people.
+    pub fn place(&self, row: &Row) -> String {
+        format!("{}, line {}", self.files[row.file].display(), row.line)
+    }
+
+    /// Texts in order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.rows.iter().map(|row| row.text.as_str())
+    }
+}
+
+fn read_file(
+    path: &Path,
+    file: usize,
+    text_column: &str,
+    label: Option<LabelColumn<'_>>,
+    rows: &mut Vec<Row>,
+) -> Result<(), DatasetError> {
+    let content = files::read_text(path)?;
+    if let Some(line) = unclosed_quote(&content) {
+        return Err(DatasetError::Row {
+            path: path.to_owned(),
+            line,
+            what: "a quote is opened here and never closed".into(),
+        });
+    }
+    let mut reader = csv::ReaderBuilder::new().from_reader(content.as_bytes());
+    let header = reader.headers().map_err(|error| row_error(path, 1, &error))?.clone();
+    if header.is_empty() {
+        return Err(DatasetError::Empty(path.to_owned()));
+    }
+    let find = |column: &str| {
+        header.iter().position(|name| name == column).ok_or_else(|| DatasetError::NoColumn {
+            path: path.to_owned(),
+            column: column.to_owned(),
+            known: header.iter().collect::<Vec<_>>().join(", "),
+        })
+    };
+    let text_at = find(text_column)?;
+    let label_at = label.map(|label| find(label.column)).transpose()?;
+    for record in reader.records() {
+        let record = record.map_err(|error| row_error(path, 0, &error))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let class = match label.zip(label_at) {
+            Some((label, at)) => class_of(record.get(at).unwrap_or_default(), label.names)
+                .map_err(|what| DatasetError::Row {
+                    path: path.to_owned(),
+                    line,
+                    what,
+                })?,
+            None => 0,
+        };
+        rows.push(Row {
+            text: record.get(text_at).unwrap_or_default().to_owned(),
+            label: class,
+            file,
+            line,
+        });
+    }
+    Ok(())
+}
+
+fn class_of(text: &str, names: &[String]) -> Result<usize, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("the row has no label".into());
+    }
+    let by_name = names.iter().position(|name| name == text);
+    let by_number = || text.parse().ok().filter(|&number: &usize| number < names.len());
+    by_name.or_else(by_number).ok_or_else(|| {
+        format!(
+            "label `{text}` is none of {} (or 0 to {})",
+            names.join(", "),
+            names.len() - 1
+        )
+    })
+}
+
+/// The line of a quoted field that runs to the end of the file. The CSV reader would take all
+/// that follows as one text.
+fn unclosed_quote(content: &str) -> Option<u64> {
+    let mut line = 1;
+    let mut opened = None;
+    let mut at_field_start = true;
+    for byte in content.bytes() {
+        match (byte, opened) {
+            // A quote inside an unquoted field is a character like any other.
+            (b'"', None) if at_field_start => opened = Some(line),
+            // A doubled quote closes here and opens again at the next byte, as a field start.
+            (b'"', Some(_)) => opened = None,
+            _ => {}
+        }
+        at_field_start = opened.is_none() && matches!(byte, b',' | b'\n' | b'\r' | b'"');
+        line += u64::from(byte == b'\n');
+    }
+    opened
+}
+
+fn row_error(path: &Path, line: u64, error: &csv::Error) -> DatasetError {
+    let line = error.position().map_or(line, csv::Position::line);
+    let what = match error.kind() {
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => format!("the row has {len} fields, the header {expected_len}"),
+        _ => error.to_string(),
+    };
+    DatasetError::Row {
+        path: path.to_owned(),
+        line,
+        what,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(content: &[u8]) -> Result<Dataset, String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("rows.csv"), content).unwrap();
+        let names = ["negative".to_owned(), "positive".to_owned()];
+        let label = LabelColumn {
+            column: "label",
+            names: &names,
+        };
+        Dataset::load(folder.path(), "*.csv", "text", Some(label)).map_err(|error| {
+            error.to_string().replace(&format!("{}/", folder.path().display()), "")
+        })
+    }
+
+    #[test]
+    fn labels_by_name_or_number_and_texts_over_lines() {
+        let data = load(b"label,text\n1,\"good,\nvery \"\"good\"\"\"\nnegative,bad\n").unwrap();
+        assert_eq!(data.rows[0].text, "good,\nvery \"good\"");
+        assert_eq!((data.rows[0].label, data.rows[1].label), (1, 0));
+        assert_eq!(data.place(&data.rows[1]), "rows.csv, line 4");
+        assert!(load(b"text,label\na 5\" disk,1\nbad,0\n").is_ok());
+    }
+
+    #[test]
+    fn every_fault_has_its_place() {
+        let cases: [(&[u8], &str); 9] = [
+            (b"text,label\ngood,\n", "rows.csv, line 2: the row has no label"),
+            (b"text,label\ngood,1\nbad,2\n", "rows.csv, line 3: label `2` is none of negative, positive (or 0 to 1)"),
+            (b"text,label\ngood,1\nb\xffd,0\n", "rows.csv is not UTF-8: bad byte at line 3, byte 2 of the line"),
+            (b"text,label\ngood,1\n\"bad,0\nmore,1\n", "rows.csv, line 3: a quote is opened here and never closed"),
+            (b"text,label\ngood,1\nbad,0,0\n", "rows.csv, line 3: the row has 3 fields, the header 2"),
+            (b"", "rows.csv has no rows"),
+            (b"text,label\n", "rows.csv has no rows"),
+            (b"text,label\na,1\nb,1\n", "rows.csv has one class only: every row is `positive`"),
+            (b"body,label\na,1\n", "rows.csv has no column `text`; it has body, label"),
+        ];
+        for (content, expected) in cases {
+            assert_eq!(load(content).unwrap_err(), expected);
+        }
+    }
+}

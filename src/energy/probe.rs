@@ -1,0 +1,158 @@
+//! A probe: one source of energy readings.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Instant;
+
+use crate::units::Watts;
+
+/// How a joule is known, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Provenance {
+    /// From a trace with known truth; for tests and demonstrations.
+    Simulated,
+    /// From a recorded log.
+    Replayed,
+    /// Computed from utilisation; no sensor was read.
+    Modelled,
+    /// Integrated from instantaneous power readings.
+    PowerInstant,
+    /// Integrated from averaged power readings.
+    PowerAverage,
+    /// Difference of a hardware energy counter.
+    Counter,
+}
+
+impl Provenance {
+    const ALL: [Self; 6] = [
+        Self::Simulated,
+        Self::Replayed,
+        Self::Modelled,
+        Self::PowerInstant,
+        Self::PowerAverage,
+        Self::Counter,
+    ];
+
+    /// The word in receipts and settings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Simulated => "simulated",
+            Self::Replayed => "replayed",
+            Self::Modelled => "modelled",
+            Self::PowerInstant => "power-instant",
+            Self::PowerAverage => "power-average",
+            Self::Counter => "counter",
+        }
+    }
+
+    /// Relative error of the source itself, one standard deviation. Stated, not measured:
+    /// NVIDIA documents 5 % for its boards, RAPL is validated to a few percent against wall
+    /// meters, and a utilisation model is a guess.
+    pub const fn gain_sigma(self) -> f64 {
+        match self {
+            Self::Counter | Self::PowerAverage => 0.05,
+            Self::PowerInstant => 0.10,
+            Self::Modelled => 0.50,
+            Self::Simulated | Self::Replayed => 0.0,
+        }
+    }
+}
+
+impl fmt::Display for Provenance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Provenance {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.map(Self::as_str);
+        Self::ALL
+            .into_iter()
+            .find(|provenance| provenance.as_str() == text)
+            .ok_or_else(|| format!("`{text}` is none of {}", known.join(", ")))
+    }
+}
+
+/// What a probe covers; two probes of one scope and one id would count energy twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// A graphics board.
+    Gpu,
+    /// A processor package, or all of them.
+    Cpu,
+}
+
+/// What is known of a probe before it is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbeInfo {
+    /// Stable name: GPU UUID, powercap zone, model.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// What it covers.
+    pub scope: Scope,
+    /// How its joules are known.
+    pub provenance: Provenance,
+    /// More power than this is a glitch and is not booked.
+    pub max_watts: Watts,
+}
+
+/// One value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Value {
+    /// A running total; it starts again from zero after `wraps_at`, where that is known.
+    Counter {
+        /// The total.
+        microjoules: u64,
+        /// The largest total it can show.
+        wraps_at: Option<u64>,
+    },
+    /// Power at this moment.
+    Power(Watts),
+    /// Mean power since the reading before.
+    MeanPower(Watts),
+}
+
+/// A value and its time, the middle between asking and answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading {
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub value: Value,
+}
+
+/// A reading that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{probe}: {cause}")]
+pub struct ProbeError {
+    /// Which probe.
+    pub probe: String,
+    /// Why.
+    pub cause: String,
+}
+
+/// A source of energy readings.
+pub trait Probe: Send {
+    /// What it is.
+    fn info(&self) -> &ProbeInfo;
+
+    /// Reads the hardware once.
+    ///
+    /// # Errors
+    /// When there is no reading; that is never the same as zero.
+    fn read(&mut self) -> Result<Reading, ProbeError>;
+}
+
+/// Reads a value and times it at the middle of the call.
+pub(super) fn timed<E>(read: impl FnOnce() -> Result<Value, E>) -> Result<Reading, E> {
+    let before = Instant::now();
+    let value = read()?;
+    Ok(Reading {
+        at: before + before.elapsed() / 2,
+        value,
+    })
+}

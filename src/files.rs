@@ -1,0 +1,376 @@
+//! The only place that writes files: whole or not at all, and on disk before it is believed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempDir};
+
+/// A file operation that failed, with what would help.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The operating system refused.
+    #[error("could not {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another process holds the lock.
+    #[error("another cryo holds {}{}", path.display(), holder_note(holder))]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// What the holder wrote into it.
+        holder: String,
+    },
+    /// The bytes are not UTF-8.
+    #[error("{} is not UTF-8: bad byte at line {line}, byte {column} of the line", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
+        /// 1-based byte within the line.
+        column: usize,
+    },
+}
+
+fn holder_note(holder: &str) -> String {
+    match holder.trim() {
+        "" => String::new(),
+        holder => format!(" ({holder})"),
+    }
+}
+
+impl FileError {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { path, source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Some("the disk is full; free some space and run the same command again".into())
+                }
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    Some(format!("make {} writable for this user", parent(path).display()))
+                }
+                io::ErrorKind::NotFound => Some("check the path; it is relative to the project folder".into()),
+                _ => None,
+            },
+            Self::Locked { .. } => Some("wait until it is done; the lock goes with its process".into()),
+            Self::NotUtf8 { .. } => Some("save the file as UTF-8".into()),
+        }
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    fs::read(path).map_err(FileError::io("read", path))
+}
+
+/// Reads a whole file, `None` when there is none.
+///
+/// # Errors
+/// When it exists and cannot be read.
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::io("read", path)(error)),
+    }
+}
+
+/// Reads a UTF-8 text and names the place of the first bad byte.
+///
+/// # Errors
+/// When the file cannot be read or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String, FileError> {
+    String::from_utf8(read(path)?).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let before = &error.as_bytes()[..good];
+        let line_start = before.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        FileError::NotUtf8 {
+            path: path.to_owned(),
+            line: before.iter().filter(|&&b| b == b'\n').count() + 1,
+            column: good - line_start + 1,
+        }
+    })
+}
+
+/// Makes a folder and its parents.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn create_folder(path: &Path) -> Result<(), FileError> {
+    fs::create_dir_all(path).map_err(FileError::io("create", path))
+}
+
+/// Who may read a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// As the user's umask says.
+    Usual,
+    /// The owner alone (mode 0600).
+    Private,
+}
+
+/// Replaces a file atomically: readers see the old content or the new, never a part.
+///
+/// # Errors
+/// When the content cannot be put on disk; the old file is then untouched.
+pub fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileError> {
+    let folder = parent(path);
+    create_folder(folder)?;
+    let write = || -> io::Result<()> {
+        let mut file = NamedTempFile::new_in(folder)?;
+        file.write_all(bytes)?;
+        set_access(file.as_file(), access)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        sync_folder(folder)
+    };
+    write().map_err(FileError::io("write", path))
+}
+
+#[cfg(unix)]
+fn set_access(file: &File, access: Access) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    // A temporary file is 0600; what is not secret should be readable by auditors.
+    let mode = match access {
+        Access::Usual => 0o644,
+        Access::Private => 0o600,
+    };
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn set_access(_file: &File, _access: Access) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> io::Result<()> {
+    // Windows cannot open a folder as a file; its rename is journalled.
+    Ok(())
+}
+
+/// Appends bytes in one write and returns once they are on disk. When that fails the file is
+/// cut back to what it held before, so that a full disk leaves no torn line.
+///
+/// # Errors
+/// When the bytes cannot be put on disk.
+pub fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let folder = parent(path);
+    create_folder(folder)?;
+    let is_new = !path.exists();
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        let before = file.metadata()?.len();
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        if let Err(error) = written {
+            file.set_len(before)?;
+            return Err(error);
+        }
+        if is_new { sync_folder(folder) } else { Ok(()) }
+    };
+    write().map_err(FileError::io("append to", path))
+}
+
+/// Removes a file if it is there.
+///
+/// # Errors
+/// When it is there and cannot be removed.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(FileError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A folder that is built aside and appears under its name whole, or never.
+#[derive(Debug)]
+pub struct Staging {
+    folder: TempDir,
+    destination: PathBuf,
+}
+
+impl Staging {
+    /// Starts a folder that will be called `destination`.
+    ///
+    /// # Errors
+    /// When the parent folder cannot be made or written.
+    pub fn new(destination: &Path) -> Result<Self, FileError> {
+        let parent = parent(destination);
+        create_folder(parent)?;
+        let folder = tempfile::Builder::new()
+            .prefix(".staging-")
+            .tempdir_in(parent)
+            .map_err(FileError::io("write into", parent))?;
+        Ok(Self {
+            folder,
+            destination: destination.to_owned(),
+        })
+    }
+
+    /// Where the content goes meanwhile.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes one file of the folder.
+    ///
+    /// # Errors
+    /// When it cannot be put on disk.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), FileError> {
+        replace(&self.path().join(name), bytes, Access::Usual)
+    }
+
+    /// Moves the folder to its name. One that is already there is kept: names are digests, or
+    /// the caller has removed the old one.
+    ///
+    /// # Errors
+    /// When the rename fails.
+    pub fn commit(self) -> Result<(), FileError> {
+        if self.destination.exists() {
+            return Ok(());
+        }
+        let from = self.folder.keep();
+        open_to_readers(&from);
+        fs::rename(&from, &self.destination)
+            .and_then(|()| sync_folder(parent(&self.destination)))
+            .map_err(FileError::io("create", &self.destination))
+    }
+}
+
+/// A temporary folder is 0700, a finished one follows the usual mode.
+fn open_to_readers(folder: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Failing here costs readability for others, not data.
+        let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o755));
+    }
+    #[cfg(not(unix))]
+    let _ = folder;
+}
+
+/// An exclusive lock that the operating system drops with the process, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock at once or says who holds it.
+    ///
+    /// # Errors
+    /// [`FileError::Locked`] when another process has it.
+    pub fn acquire(path: &Path) -> Result<Self, FileError> {
+        create_folder(parent(path))?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(path)
+            .map_err(FileError::io("open", path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(FileError::Locked {
+                    path: path.to_owned(),
+                    holder: fs::read_to_string(path).unwrap_or_default(),
+                });
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(FileError::io("lock", path)(error)),
+        }
+        file.set_len(0)
+            .and_then(|()| write!(file, "process {}", std::process::id()))
+            .map_err(FileError::io("write", path))?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replace_is_whole_and_private_when_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/key.pem");
+        replace(&path, b"one", Access::Private).unwrap();
+        replace(&path, b"two", Access::Private).unwrap();
+        assert_eq!(read(&path).unwrap(), b"two");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_dropped_staging_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = folder.path().join("version");
+        let staging = Staging::new(&destination).unwrap();
+        staging.write("a", b"1").unwrap();
+        drop(staging);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        let staging = Staging::new(&destination).unwrap();
+        staging.write("a", b"1").unwrap();
+        staging.commit().unwrap();
+        assert_eq!(read(&destination.join("a")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn the_place_of_a_bad_byte_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        replace(&path, b"text,label\ngood,1\nb\xffd,0\n", Access::Usual).unwrap();
+        let error = read_text(&path).unwrap_err().to_string();
+        assert!(error.ends_with("bad byte at line 3, byte 2 of the line"), "{error}");
+    }
+
+    #[test]
+    fn a_second_lock_is_refused_with_its_holder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = Lock::acquire(&path).unwrap();
+        let error = Lock::acquire(&path).unwrap_err();
+        assert!(error.to_string().contains("process "), "{error}");
+        drop(held);
+        Lock::acquire(&path).unwrap();
+    }
+}

@@ -1,0 +1,165 @@
+//! Which device does the arithmetic.
+
+use std::fmt;
+use std::str::FromStr;
+use std::thread;
+
+use burn::tensor::Device;
+
+/// The setting `device`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A CUDA card where there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA card of this number.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| format!("`{text}` is none of auto, cpu, cuda:0")),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+/// A device that cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// This build has no CUDA.
+    #[error("device {0} was asked for, but this cryo was built without CUDA")]
+    NoCuda(DeviceChoice),
+    /// There are fewer cards.
+    #[error("device {asked} was asked for, but {found} CUDA cards were found")]
+    NoCard {
+        /// The setting.
+        asked: DeviceChoice,
+        /// Cards that were found.
+        found: usize,
+    },
+}
+
+impl DeviceError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoCuda(_) => "build with `--features cuda` (README, CUDA), or set device = \"cpu\"",
+            Self::NoCard { .. } => "check `nvidia-smi`, or set device = \"auto\"",
+        }
+    }
+}
+
+/// An opened device.
+#[derive(Debug, Clone)]
+pub struct Compute {
+    /// For tensors.
+    pub device: Device,
+    /// Name of the backend in receipts.
+    pub backend: &'static str,
+    /// `cpu` or `cuda:0`.
+    pub name: String,
+    /// Micro-batches that run at the same time.
+    pub threads: usize,
+    /// Rows per micro-batch in training. It follows from the kind of device alone, so that the
+    /// number of threads does not change the result.
+    pub micro_rows: usize,
+    /// Rows per batch in evaluation.
+    pub evaluation_rows: usize,
+}
+
+impl Compute {
+    /// Opens the device that a setting asks for.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn open(choice: DeviceChoice) -> Result<Self, DeviceError> {
+        let cards = cuda::cards();
+        match choice {
+            DeviceChoice::Cpu => Ok(Self::cpu()),
+            DeviceChoice::Auto => Ok(cards.into_iter().next().map_or_else(Self::cpu, |card| Self::card(card, 0))),
+            DeviceChoice::Cuda(_) if !cuda::BUILT => Err(DeviceError::NoCuda(choice)),
+            DeviceChoice::Cuda(number) => {
+                let found = cards.len();
+                let card = cards.into_iter().nth(number);
+                card.map(|card| Self::card(card, number)).ok_or(DeviceError::NoCard {
+                    asked: choice,
+                    found,
+                })
+            }
+        }
+    }
+
+    /// The CPU, with one micro-batch per core.
+    pub fn cpu() -> Self {
+        Self {
+            device: Device::flex(),
+            backend: "burn-flex",
+            name: "cpu".into(),
+            threads: thread::available_parallelism().map_or(1, usize::from),
+            micro_rows: 8,
+            evaluation_rows: 16,
+        }
+    }
+
+    fn card(device: Device, number: usize) -> Self {
+        Self {
+            device,
+            backend: "burn-cuda",
+            name: format!("cuda:{number}"),
+            // A card runs one batch at a time, as wide as the task says.
+            threads: 1,
+            micro_rows: usize::MAX,
+            evaluation_rows: 256,
+        }
+    }
+
+    /// With another number of threads.
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use burn::tensor::{Device, DeviceType};
+
+    pub const BUILT: bool = true;
+
+    /// Enumerated before one is opened: opening a card without a driver panics.
+    pub fn cards() -> Vec<Device> {
+        Device::enumerate(DeviceType::Cuda).into_vec()
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+mod cuda {
+    use burn::tensor::Device;
+
+    pub const BUILT: bool = false;
+
+    pub fn cards() -> Vec<Device> {
+        Vec::new()
+    }
+}

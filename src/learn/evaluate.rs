@@ -1,0 +1,129 @@
+//! Per-example cross-entropy of a model on a split.
+
+use super::batch::by_length;
+use super::device::Compute;
+use super::parallel;
+use super::train::Example;
+use crate::model::{Encoder, Tokens, Trainable};
+
+/// What a split says about a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Cross-entropy in nats, in the order of the examples.
+    pub losses: Vec<f64>,
+    /// Class probabilities, in the order of the examples.
+    pub probabilities: Vec<Vec<f64>>,
+    /// Examples whose most probable class is their label.
+    pub correct: usize,
+}
+
+/// An evaluation that runs a few batches per step.
+pub struct Evaluation<'a> {
+    encoder: &'a Encoder,
+    trainable: &'a Trainable,
+    compute: &'a Compute,
+    examples: &'a [Example],
+    batches: Vec<Vec<usize>>,
+    next: usize,
+    scores: Vec<Vec<f32>>,
+}
+
+impl<'a> Evaluation<'a> {
+    /// Prepares the batches.
+    pub fn new(
+        encoder: &'a Encoder,
+        trainable: &'a Trainable,
+        compute: &'a Compute,
+        examples: &'a [Example],
+    ) -> Self {
+        let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
+        Self {
+            encoder,
+            trainable,
+            compute,
+            examples,
+            batches: by_length(&lengths, compute.evaluation_rows),
+            next: 0,
+            scores: vec![Vec::new(); examples.len()],
+        }
+    }
+
+    /// Runs one batch per thread and returns how many examples are done; `None` at the end.
+    pub fn step(&mut self) -> Option<usize> {
+        let batches = &self.batches[self.next..];
+        let batches = &batches[..batches.len().min(self.compute.threads)];
+        if batches.is_empty() {
+            return None;
+        }
+        let scores = parallel::map(self.compute.threads, batches, |_, batch| {
+            let texts: Vec<&[u32]> = batch.iter().map(|&at| self.examples[at].tokens.as_slice()).collect();
+            let logits = self.encoder.logits(&Tokens::new(&texts), self.trainable, None);
+            logits.into_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default()
+        });
+        for (batch, scores) in batches.iter().zip(scores) {
+            let classes = scores.len() / batch.len();
+            for (&at, row) in batch.iter().zip(scores.chunks(classes.max(1))) {
+                self.scores[at] = row.to_vec();
+            }
+        }
+        self.next += batches.len();
+        Some(self.batches[..self.next].iter().map(Vec::len).sum())
+    }
+
+    /// The outcome, after the last step.
+    pub fn finish(mut self) -> Outcome {
+        while self.step().is_some() {}
+        let probabilities: Vec<Vec<f64>> = self.scores.iter().map(|row| softmax(row)).collect();
+        let losses = self
+            .scores
+            .iter()
+            .zip(self.examples)
+            .map(|(row, example)| cross_entropy(row, example.label))
+            .collect();
+        let correct = probabilities
+            .iter()
+            .zip(self.examples)
+            .filter(|(row, example)| most_probable(row) == Some(example.label))
+            .count();
+        Outcome {
+            losses,
+            probabilities,
+            correct,
+        }
+    }
+}
+
+fn most_probable(row: &[f64]) -> Option<usize> {
+    let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    best.map(|(at, _)| at)
+}
+
+fn log_sum_exp(row: &[f32]) -> f64 {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let largest = f64::from(largest);
+    largest + row.iter().map(|&x| (f64::from(x) - largest).exp()).sum::<f64>().ln()
+}
+
+fn cross_entropy(row: &[f32], label: usize) -> f64 {
+    row.get(label).map_or(f64::NAN, |&score| log_sum_exp(row) - f64::from(score))
+}
+
+fn softmax(row: &[f32]) -> Vec<f64> {
+    let total = log_sum_exp(row);
+    row.iter().map(|&x| (f64::from(x) - total).exp()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_those_of_the_formula() {
+        assert!((cross_entropy(&[0.0, 0.0], 1) - 2_f64.ln()).abs() < 1e-12);
+        let direct = -(3_f64.exp() / (3_f64.exp() + 1_f64.exp())).ln();
+        assert!((cross_entropy(&[1.0, 3.0], 1) - direct).abs() < 1e-12);
+        assert!((cross_entropy(&[1000.0, 0.0], 1) - 1000.0).abs() < 1e-9);
+        assert!(cross_entropy(&[1.0], 3).is_nan());
+        assert!((softmax(&[2.0, 2.0, 2.0])[0] - 1.0 / 3.0).abs() < 1e-12);
+    }
+}

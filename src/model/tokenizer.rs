@@ -1,0 +1,82 @@
+//! Texts to token ids, with the folder's own tokenizer.
+
+use tokenizers::Tokenizer;
+
+/// A `tokenizer.json`. Padding and truncation stored in it are switched off: this program pads
+/// to the longest text of a batch and truncates to what the task says.
+pub struct TextTokenizer(Tokenizer);
+
+/// A tokenizer that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("tokenizer.json: {0}")]
+pub struct TokenizerError(String);
+
+impl TextTokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn parse(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        let mut tokenizer =
+            Tokenizer::from_bytes(bytes).map_err(|error| TokenizerError(error.to_string()))?;
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| TokenizerError(error.to_string()))?;
+        Ok(Self(tokenizer))
+    }
+
+    /// Token ids with the special tokens around them, at most `max_tokens` in all. A longer text
+    /// loses its end, and keeps its closing special token.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot encode the text.
+    pub fn encode(&self, text: &str, max_tokens: usize) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self
+            .0
+            .encode_fast(text, true)
+            .map_err(|error| TokenizerError(error.to_string()))?;
+        let mut ids = encoding.get_ids().to_vec();
+        if ids.len() > max_tokens {
+            let last = ids[ids.len() - 1];
+            ids.truncate(max_tokens);
+            ids[max_tokens - 1] = last;
+        }
+        Ok(ids)
+    }
+
+    /// Encodes many texts.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_all<'a>(
+        &self,
+        texts: impl IntoIterator<Item = &'a str>,
+        max_tokens: usize,
+    ) -> Result<Vec<Vec<u32>>, TokenizerError> {
+        texts.into_iter().map(|text| self.encode(text, max_tokens)).collect()
+    }
+
+    /// Entries of the token table.
+    pub fn vocabulary(&self) -> usize {
+        self.0.get_vocab_size(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_keeps_its_closing_token() {
+        let file = include_bytes!("../../tests/fixtures/bert-tiny/tokenizer.json");
+        let tokenizer = TextTokenizer::parse(file).unwrap();
+        let whole = tokenizer.encode("a good film with a good end", 100).unwrap();
+        let cut = tokenizer.encode("a good film with a good end", 4).unwrap();
+        assert_eq!(cut.len(), 4);
+        assert_eq!(cut[..3], whole[..3]);
+        assert_eq!(cut[3], whole[whole.len() - 1]);
+        assert_eq!(tokenizer.encode("", 100).unwrap().len(), 2);
+        assert!(TextTokenizer::parse(b"{").is_err());
+    }
+}

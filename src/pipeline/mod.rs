@@ -1,0 +1,15 @@
+//! Pipeline files: TOML text to a validated, immutable [`Pipeline`], or every error in it.
+
+mod diagnostic;
+mod model;
+mod parse;
+mod schedule;
+mod table;
+
+pub use diagnostic::{Diagnostic, SourceText};
+pub use model::{
+    AcceptRule, AcceptSettings, At, DataSection, Holdout, LoraSettings, ModelSection, Pipeline,
+    Task, Work,
+};
+pub use parse::{KEYS, parse};
+pub use schedule::{Schedule, ScheduleError};

@@ -1,0 +1,179 @@
+//! The validated pipeline.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::schedule::Schedule;
+use crate::digest::Digest;
+use crate::units::{Joules, Nats};
+
+/// A value and where it stands in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Its bytes in the file.
+    pub span: Range<usize>,
+}
+
+/// A pipeline file, checked as far as its own text goes.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// Its name.
+    pub name: String,
+    /// When `cryo up` runs it.
+    pub schedule: Option<Schedule>,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Name of the base model.
+    pub base: At<String>,
+    /// Class names, in order.
+    pub labels: Vec<String>,
+    /// Models declared in this file.
+    pub models: BTreeMap<String, ModelSection>,
+    /// Data sets.
+    pub data: BTreeMap<String, DataSection>,
+    /// Splits that are never trained on.
+    pub holdout: Option<Holdout>,
+    /// Tasks, each after those it needs, else in file order.
+    pub tasks: Vec<Task>,
+}
+
+/// `[models.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSection {
+    /// Where to look, in order.
+    pub sources: Vec<At<String>>,
+    /// Digest of `model.safetensors`.
+    pub sha256: Digest,
+    /// Digests of other files.
+    pub files: BTreeMap<String, Digest>,
+}
+
+/// `[data.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataSection {
+    /// A path or glob.
+    pub path: At<String>,
+    /// Column of the text.
+    pub text: At<String>,
+    /// Column of the label.
+    pub label: Option<At<String>>,
+}
+
+/// `[holdout]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holdout {
+    /// Decides.
+    pub gate: At<String>,
+    /// Schedulers and early stopping may look.
+    pub tune: Option<At<String>>,
+    /// Watches the gate.
+    pub audit: Option<At<String>>,
+}
+
+/// `[task.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Its name.
+    pub name: At<String>,
+    /// Name of its data set.
+    pub data: At<String>,
+    /// Tasks that must be done before.
+    pub needs: Vec<At<String>>,
+    /// The lease and the hard stop.
+    pub budget: Joules,
+    /// What it does.
+    pub work: Work,
+}
+
+/// What a task does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// Embeds the data set's texts.
+    Index,
+    /// Trains an adapter and offers it to the gate.
+    Lora(LoraSettings, AcceptSettings),
+}
+
+/// `[task.NAME.lora]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraSettings {
+    /// Inner width.
+    pub rank: usize,
+    /// Scale times rank.
+    pub alpha: f64,
+    /// Dropout on the input of LoRA.
+    pub dropout: f64,
+    /// Endings of the adapted layers' names.
+    pub target_modules: Vec<String>,
+    /// Step size.
+    pub learning_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Steps over which the step size grows.
+    pub warmup_steps: usize,
+    /// Steps at most.
+    pub max_steps: usize,
+    /// Examples per step.
+    pub batch_size: usize,
+    /// Tokens of a text at most.
+    pub max_tokens: usize,
+}
+
+impl Default for LoraSettings {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: 16.0,
+            dropout: 0.0,
+            target_modules: ["query", "key", "value", "attention.output.dense"].map(String::from).to_vec(),
+            learning_rate: 5e-4,
+            weight_decay: 0.01,
+            warmup_steps: 0,
+            max_steps: 60,
+            batch_size: 32,
+            max_tokens: 64,
+        }
+    }
+}
+
+/// The word of `rule`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptRule {
+    /// Paired t, also skew-corrected.
+    TSkew,
+    /// The original's.
+    Threshold,
+}
+
+/// `[task.NAME.accept]`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AcceptSettings {
+    /// Which test.
+    pub rule: AcceptRule,
+    /// Smallest delta worth a merge.
+    pub min_delta: Nats,
+    /// Chance of one false accept over all looks.
+    pub alpha: f64,
+    /// Looks that a gate split may have.
+    pub looks: u64,
+}
+
+impl Default for AcceptSettings {
+    fn default() -> Self {
+        Self {
+            rule: AcceptRule::TSkew,
+            min_delta: Nats::ZERO,
+            alpha: 0.05,
+            looks: 200,
+        }
+    }
+}
+
+impl Pipeline {
+    /// The task of a name.
+    pub fn task(&self, name: &str) -> Option<&Task> {
+        self.tasks.iter().find(|task| task.name.value == name)
+    }
+}

@@ -1,0 +1,201 @@
+//! The node key (Ed25519) and the public keys that are trusted here.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+
+use crate::digest::Digest;
+use crate::files::{self, Access, FileError};
+
+/// Why a key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Others can read the private key.
+    #[error("{} is readable by others (mode {mode:03o})", path.display())]
+    Exposed {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Not an Ed25519 key in PEM form.
+    #[error("{} is not an Ed25519 key in PEM form", .0.display())]
+    Malformed(PathBuf),
+    /// No randomness for a new key.
+    #[error("the operating system gives no randomness for a new key: {0}")]
+    Randomness(getrandom::Error),
+}
+
+impl KeyError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(error) => error.hint(),
+            Self::Exposed { path, .. } => Some(format!("chmod 600 {}", path.display())),
+            Self::Malformed(path) => Some(format!(
+                "restore {} from a backup; a new key would not fit the receipts signed so far",
+                path.display()
+            )),
+            Self::Randomness(_) => None,
+        }
+    }
+}
+
+/// The key that signs receipts on this node.
+pub struct NodeKey {
+    key: SigningKey,
+    id: String,
+}
+
+impl NodeKey {
+    /// Loads the private key, or makes one on first use with mode 0600 and puts the public half
+    /// into `public_folder`.
+    ///
+    /// # Errors
+    /// When the key cannot be read, written or is readable by others.
+    pub fn load_or_create(path: &Path, public_folder: &Path) -> Result<Self, KeyError> {
+        let key = match files::read_if_there(path)? {
+            Some(pem) => {
+                refuse_exposed(path)?;
+                let pem = String::from_utf8(pem).map_err(|_| KeyError::Malformed(path.into()))?;
+                SigningKey::from_pkcs8_pem(&pem).map_err(|_| KeyError::Malformed(path.into()))?
+            }
+            None => {
+                let mut seed = [0; 32];
+                getrandom::fill(&mut seed).map_err(KeyError::Randomness)?;
+                let key = SigningKey::from_bytes(&seed);
+                let pem = key
+                    .to_pkcs8_pem(LineEnding::LF)
+                    .map_err(|_| KeyError::Malformed(path.into()))?;
+                files::replace(path, pem.as_bytes(), Access::Private)?;
+                key
+            }
+        };
+        let public = key.verifying_key();
+        let id = key_id(&public);
+        let public_path = public_folder.join(format!("{id}.pem"));
+        if !public_path.exists() {
+            let pem = public
+                .to_public_key_pem(LineEnding::LF)
+                .map_err(|_| KeyError::Malformed(public_path.clone()))?;
+            files::replace(&public_path, pem.as_bytes(), Access::Usual)?;
+        }
+        Ok(Self { key, id })
+    }
+
+    /// The first 16 hex digits of the SHA-256 of the public key.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Signs bytes.
+    pub fn sign(&self, bytes: &[u8]) -> [u8; 64] {
+        self.key.sign(bytes).to_bytes()
+    }
+
+    /// A secret for salting commitments: fixed for this key, and of no help to find it.
+    pub fn holdout_salt(&self) -> Digest {
+        Digest::of_parts([b"cryoflux holdout salt 1".as_slice(), &self.key.to_bytes()])
+    }
+}
+
+fn key_id(public: &VerifyingKey) -> String {
+    Digest::of(public.as_bytes()).hex()[..16].to_owned()
+}
+
+#[cfg(unix)]
+fn refuse_exposed(path: &Path) -> Result<(), KeyError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(path).map_or(0, |meta| meta.permissions().mode() & 0o777);
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(KeyError::Exposed {
+        path: path.to_owned(),
+        mode,
+    })
+}
+
+#[cfg(not(unix))]
+fn refuse_exposed(_path: &Path) -> Result<(), KeyError> {
+    Ok(())
+}
+
+/// The public keys whose signatures count. Keys are never removed: old receipts need them.
+#[derive(Debug, Default, Clone)]
+pub struct Keyring(BTreeMap<String, VerifyingKey>);
+
+impl Keyring {
+    /// Loads every `*.pem` of a folder; a folder that does not exist holds none.
+    ///
+    /// # Errors
+    /// When a file there is not a public key.
+    pub fn load(folder: &Path) -> Result<Self, KeyError> {
+        let mut keys = BTreeMap::new();
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_none_or(|extension| extension != "pem") {
+                continue;
+            }
+            let text = files::read_text(&path)?;
+            // A private key may lie beside the public ones in a test folder.
+            if text.contains("PRIVATE KEY") {
+                continue;
+            }
+            let key = VerifyingKey::from_public_key_pem(&text)
+                .map_err(|_| KeyError::Malformed(path.clone()))?;
+            keys.insert(key_id(&key), key);
+        }
+        Ok(Self(keys))
+    }
+
+    /// Whether a known key made the signature; `None` when the key is not known.
+    pub fn verify(&self, key_id: &str, bytes: &[u8], signature: &[u8]) -> Option<bool> {
+        let key = self.0.get(key_id)?;
+        let good = Signature::from_slice(signature)
+            .is_ok_and(|signature| key.verify_strict(bytes, &signature).is_ok());
+        Some(good)
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_and_must_stay_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state/key.pem");
+        let public = folder.path().join("keys");
+        let first = NodeKey::load_or_create(&path, &public).unwrap();
+        let again = NodeKey::load_or_create(&path, &public).unwrap();
+        assert_eq!(first.id(), again.id());
+        assert_eq!(first.sign(b"x"), again.sign(b"x"));
+        assert_eq!(Keyring::load(&public).unwrap().len(), 1);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            let error = NodeKey::load_or_create(&path, &public).err().unwrap();
+            assert!(error.hint().unwrap().starts_with("chmod 600 "), "{error}");
+        }
+    }
+}

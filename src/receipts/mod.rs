@@ -1,0 +1,17 @@
+//! Signed, chained records of every decision: files first, readable with jq and openssl.
+//!
+//! One line of `receipts.jsonl` is a DSSE envelope around an in-toto Statement in RFC 8785
+//! form. `docs/receipt-format.md` is the normative description.
+
+mod chain;
+mod envelope;
+mod key;
+mod statement;
+
+pub use chain::{Chain, ChainError, Entry, Tail};
+pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, pae};
+pub use key::{KeyError, Keyring, NodeKey};
+pub use statement::{
+    Energy, Environment, GateRecord, Holdout, IndexRecord, Kind, Leakage, PREDICATE_TYPE, Receipt,
+    Statement, Subject, TaskKind, Train, new_id,
+};

@@ -1,0 +1,360 @@
+//! What a receipt says: the in-toto Statement and its predicate.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::digest::Digest;
+use crate::units::{Eta, Joules, Nats};
+
+/// The predicate type of every receipt.
+pub const PREDICATE_TYPE: &str = "https://cryoflux.dev/receipt/v1";
+const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+
+/// The signed payload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Statement {
+    /// Always `https://in-toto.io/Statement/v1`.
+    #[serde(rename = "_type")]
+    pub statement_type: String,
+    /// The artefacts it speaks of: adapter, model, index.
+    pub subject: Vec<Subject>,
+    /// Always [`PREDICATE_TYPE`].
+    #[serde(rename = "predicateType")]
+    pub predicate_type: String,
+    /// What was decided.
+    pub predicate: Receipt,
+}
+
+/// One artefact, by digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// `adapter`, `model` or `index`.
+    pub name: String,
+    /// `sha256` to 64 hex digits.
+    pub digest: BTreeMap<String, String>,
+}
+
+impl Statement {
+    /// Wraps a receipt and lists its artefacts as subjects.
+    pub fn new(predicate: Receipt) -> Self {
+        let index = predicate.index.as_ref().map(|index| index.index_hash);
+        let subject = [
+            ("adapter", predicate.adapter_hash),
+            ("model", predicate.new_model_hash),
+            ("index", index),
+        ]
+        .into_iter()
+        .filter_map(|(name, digest)| {
+            Some(Subject {
+                name: name.to_owned(),
+                digest: BTreeMap::from([("sha256".to_owned(), digest?.hex())]),
+            })
+        })
+        .collect();
+        Self {
+            statement_type: STATEMENT_TYPE.to_owned(),
+            subject,
+            predicate_type: PREDICATE_TYPE.to_owned(),
+            predicate,
+        }
+    }
+
+    /// Whether the fixed type fields are those of this format.
+    pub fn has_known_types(&self) -> bool {
+        self.statement_type == STATEMENT_TYPE && self.predicate_type == PREDICATE_TYPE
+    }
+}
+
+/// Which sort of record it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A candidate is about to be shown to the gate: written before the look.
+    Commit,
+    /// A task ran to its end and was judged.
+    Decision,
+    /// A task did not start because the bucket was short.
+    Deferred,
+    /// A task did not start because a rule forbids it.
+    Denied,
+    /// A task started and did not reach a decision.
+    Aborted,
+    /// The head moved back.
+    Rollback,
+}
+
+impl Kind {
+    /// The word in the receipt.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Decision => "decision",
+            Self::Deferred => "deferred",
+            Self::Denied => "denied",
+            Self::Aborted => "aborted",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
+/// The kind of task a receipt is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskKind {
+    /// Embedding-index refresh.
+    Index,
+    /// LoRA fine-tuning.
+    Lora,
+}
+
+impl TaskKind {
+    /// The word in pipelines and receipts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Lora => "lora",
+        }
+    }
+}
+
+/// The predicate: one decision. Absent values are left out, except the joules, which are `null`
+/// when their size is unknown, with the cause in `reason`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Sort of record.
+    pub kind: Kind,
+    /// Position in the chain, from 0.
+    pub seq: u64,
+    /// `receipt_hash` of the record before; zeros for the first.
+    pub prev_receipt_hash: Digest,
+    /// The commit record this decision answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_hash: Option<Digest>,
+    /// One run of one task; commit and decision share it.
+    pub task_id: String,
+    /// The task's name in its pipeline.
+    pub task_name: String,
+    /// Kind of task.
+    pub task_kind: TaskKind,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Training plus evaluation, net of idle power; `null` when unknown.
+    pub joules_spent: Option<Joules>,
+    /// The part before the gate: loading, training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joules_train: Option<Joules>,
+    /// The part of the evaluations, merging and recording.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joules_eval: Option<Joules>,
+    /// How the joules are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy: Option<Energy>,
+    /// Mean gate cross-entropy of the model before, nats per example.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_loss: Option<Nats>,
+    /// Mean gate cross-entropy with the adapter, nats per example.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_loss: Option<Nats>,
+    /// `base_loss - new_loss`, in decimal arithmetic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<Nats>,
+    /// Lower confidence bound of delta.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta_lower: Option<Nats>,
+    /// Whether the result became current.
+    pub accepted: bool,
+    /// Why, in words.
+    pub reason: String,
+    /// `delta / joules_spent`, nine places, half away from zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<Eta>,
+    /// `delta_lower / (joules_spent + 2 joules_sigma)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_lower: Option<Eta>,
+    /// The test and its numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateRecord>,
+    /// The split that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<Holdout>,
+    /// What was trained on and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<Train>,
+    /// What an index task built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<IndexRecord>,
+    /// SHA-256 of `adapter_model.safetensors`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter_hash: Option<Digest>,
+    /// SHA-256 of the `model.safetensors` it started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_model_hash: Option<Digest>,
+    /// SHA-256 of the merged `model.safetensors`, when accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_model_hash: Option<Digest>,
+    /// Program, backend and device.
+    pub env: Environment,
+    /// Identifier of the signing key.
+    pub node: String,
+    /// When it was written.
+    pub timestamp: Timestamp,
+}
+
+/// How the joules of a receipt are known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Energy {
+    /// The probes that were read, joined by `+`.
+    pub meter: String,
+    /// The weakest provenance among them.
+    pub provenance: String,
+    /// One standard deviation of `joules_spent`.
+    pub joules_sigma: Joules,
+    /// Measured gross energy over the lease.
+    pub joules_gross: Joules,
+    /// Baseline power times time, taken off the gross.
+    pub joules_idle: Joules,
+    /// The lease: what was taken from the bucket before the start.
+    pub joules_reserved: Joules,
+    /// Bucket level after settling.
+    pub bucket_joules: Joules,
+    /// Content hash of the frozen baseline.
+    pub baseline_hash: Digest,
+    /// `short` for one learned in seconds.
+    pub baseline_label: String,
+    /// Time under lease.
+    pub duration_ms: u64,
+    /// Part of it in which no probe could be read.
+    pub unmeasured_ms: u64,
+}
+
+/// The gate's numbers; `docs/receipt-format.md` says how each is computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateRecord {
+    /// `paired-t-skew/1` or `threshold/1`.
+    pub rule: String,
+    /// Chance of one false accept over all looks.
+    pub alpha: String,
+    /// Looks the holdout may have.
+    pub looks_budget: u64,
+    /// This look, from 1.
+    pub look: u64,
+    /// `alpha / looks_budget`.
+    pub alpha_look: String,
+    /// Smallest delta worth a merge.
+    pub min_delta: Nats,
+    /// Examples in the split.
+    pub n: u64,
+    /// Standard deviation of the paired differences.
+    pub sd: String,
+    /// Paired t statistic, six places; absent when the differences do not vary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub t: Option<String>,
+    /// Johnson's skew-corrected t, six places.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub t_skew: Option<String>,
+    /// Quantile that both must exceed, six places.
+    pub z: String,
+    /// Share of gate examples whose label the new model gives.
+    pub accuracy: String,
+}
+
+/// The gate split.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holdout {
+    /// Salted RFC 6962 Merkle root over its rows.
+    pub root: Digest,
+    /// `local`: the trainer's own machine keeps it.
+    pub custody: String,
+    /// Its path in the pipeline.
+    pub id: String,
+    /// What the comparison with the training rows found.
+    pub leakage: Leakage,
+}
+
+/// Texts shared by training data and gate split.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leakage {
+    /// Texts equal after normalisation.
+    pub exact: u64,
+    /// The normalisation.
+    pub checked: String,
+}
+
+/// What was trained on and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Train {
+    /// SHA-256 of the list of row digests, in the order of use.
+    pub data_root: Digest,
+    /// Rows used.
+    pub examples: u64,
+    /// Steps done.
+    pub steps: u64,
+    /// Why training ended: `max-steps`, `budget`, `interrupted`.
+    pub stopped: String,
+    /// The pipeline's seed.
+    pub seed: u64,
+    /// Number of this attempt on the same head, from 0; part of the seed.
+    pub attempt: u64,
+    /// SHA-256 of the task's settings in RFC 8785 form.
+    pub config_hash: Digest,
+}
+
+/// What an index task built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexRecord {
+    /// SHA-256 over row digests and vectors, in row order.
+    pub index_hash: Digest,
+    /// Rows in the index.
+    pub rows: u64,
+    /// Rows embedded in this run; the others were kept.
+    pub embedded: u64,
+    /// Length of a vector.
+    pub dim: u64,
+}
+
+/// Program, backend and device of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Version of this program.
+    pub cryo: String,
+    /// `burn-flex` or `burn-cuda`.
+    pub backend: String,
+    /// The processor or card.
+    pub device: String,
+    /// Number format of the arithmetic.
+    pub precision: String,
+}
+
+/// A new identifier that sorts by time: 48 bits of milliseconds, 80 random bits, in Crockford's
+/// base 32 (the ULID format).
+///
+/// # Errors
+/// When the operating system gives no randomness.
+pub fn new_id(now: Timestamp) -> Result<String, getrandom::Error> {
+    const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let mut random = [0; 10];
+    getrandom::fill(&mut random)?;
+    let time = u128::from(now.millis().unsigned_abs() & 0xFFFF_FFFF_FFFF);
+    let bits = random
+        .iter()
+        .fold(time, |bits, &byte| bits << 8 | u128::from(byte));
+    let digit = |at: u32| char::from(ALPHABET[(bits >> (5 * at) & 31) as usize]);
+    Ok((0..26).rev().map(digit).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time_and_differ() {
+        let early = new_id(Timestamp::from_millis(1_469_918_176_385)).unwrap();
+        let late = new_id(Timestamp::from_millis(1_469_918_176_386)).unwrap();
+        // The time part is the example of the ULID specification.
+        assert!(early.starts_with("01ARYZ6S41"), "{early}");
+        assert_eq!(early.len(), 26);
+        assert!(early < late);
+    }
+}

@@ -1,0 +1,272 @@
+//! Quantities whose unit is in the type, stored as integers so that sums are exact.
+//!
+//! JSON floats print differently in different tools, so measured values travel as
+//! fixed-point decimal text: joules with 6 places, nats and eta with 9.
+
+use std::fmt;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Neg, Sub, SubAssign};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A decimal text that is not a value of the unit it was read as.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a number with at most {places} decimal places")]
+pub struct ParseFixedError {
+    text: String,
+    places: u32,
+}
+
+fn format_fixed(value: i64, places: u32) -> String {
+    let scale = 10_u64.pow(places);
+    let magnitude = value.unsigned_abs();
+    let sign = if value < 0 { "-" } else { "" };
+    format!(
+        "{sign}{}.{:0width$}",
+        magnitude / scale,
+        magnitude % scale,
+        width = places as usize
+    )
+}
+
+fn parse_fixed(text: &str, places: u32) -> Result<i64, ParseFixedError> {
+    let bad = || ParseFixedError {
+        text: text.to_owned(),
+        places,
+    };
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty()
+        || !all_digits(whole)
+        || !all_digits(fraction)
+        || fraction.len() > places as usize
+        || (digits.contains('.') && fraction.is_empty())
+    {
+        return Err(bad());
+    }
+    let padded = format!("{whole}{fraction:0<width$}", width = places as usize);
+    let magnitude: i64 = padded.parse().map_err(|_| bad())?;
+    Ok(if negative { -magnitude } else { magnitude })
+}
+
+macro_rules! fixed_point {
+    ($(#[$doc:meta])* $name:ident, $places:literal, $unit:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(i64);
+
+        impl $name {
+            /// Nothing of it.
+            pub const ZERO: Self = Self(0);
+            /// Decimal places of the text form.
+            pub const PLACES: u32 = $places;
+
+            /// From the smallest countable amount of the unit.
+            pub const fn from_smallest(amount: i64) -> Self {
+                Self(amount)
+            }
+
+            /// The smallest countable amounts in it.
+            pub const fn smallest(self) -> i64 {
+                self.0
+            }
+
+            /// The nearest representable value; `None` for NaN, infinities and overflow.
+            pub fn from_f64(value: f64) -> Option<Self> {
+                let scaled = (value * 10_f64.powi($places)).round();
+                (scaled.is_finite() && scaled.abs() < 9.0e18).then_some(Self(scaled as i64))
+            }
+
+            /// As a float, for display and statistics; never for bookkeeping.
+            pub fn as_f64(self) -> f64 {
+                self.0 as f64 / 10_f64.powi($places)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&format_fixed(self.0, $places))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseFixedError;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                parse_fixed(text, $places).map(Self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?
+                    .parse()
+                    .map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl Add for $name {
+            type Output = Self;
+            fn add(self, other: Self) -> Self {
+                Self(self.0.saturating_add(other.0))
+            }
+        }
+
+        impl Sub for $name {
+            type Output = Self;
+            fn sub(self, other: Self) -> Self {
+                Self(self.0.saturating_sub(other.0))
+            }
+        }
+
+        impl Neg for $name {
+            type Output = Self;
+            fn neg(self) -> Self {
+                Self(-self.0)
+            }
+        }
+
+        impl AddAssign for $name {
+            fn add_assign(&mut self, other: Self) {
+                *self = *self + other;
+            }
+        }
+
+        impl SubAssign for $name {
+            fn sub_assign(&mut self, other: Self) {
+                *self = *self - other;
+            }
+        }
+
+        impl Sum for $name {
+            fn sum<I: Iterator<Item = Self>>(values: I) -> Self {
+                values.fold(Self::ZERO, Add::add)
+            }
+        }
+    };
+}
+
+fixed_point!(
+    /// Energy in joules, counted in microjoules.
+    Joules, 6, "J"
+);
+fixed_point!(
+    /// Cross-entropy per example in nats, counted in billionths.
+    Nats, 9, "nats"
+);
+fixed_point!(
+    /// Improvement per energy, nats per joule, counted in billionths.
+    Eta, 9, "nats/J"
+);
+
+impl Eta {
+    /// `delta / joules`, rounded half away from zero to nine places, in integer arithmetic so
+    /// that every reader of a receipt computes the same digits. `None` without joules.
+    pub fn of(delta: Nats, joules: Joules) -> Option<Self> {
+        if joules <= Joules::ZERO {
+            return None;
+        }
+        let numerator = i128::from(delta.0) * 1_000_000;
+        let denominator = i128::from(joules.0);
+        let magnitude = (numerator.abs() * 2 + denominator) / (denominator * 2);
+        let signed = if numerator < 0 { -magnitude } else { magnitude };
+        i64::try_from(signed).ok().map(Self)
+    }
+}
+
+/// Power in watts. Powers are read and averaged, never booked, so a float is enough.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Watts(pub f64);
+
+impl Watts {
+    /// The energy of this power held for `time`; zero for a power that is not finite.
+    pub fn over(self, time: Duration) -> Joules {
+        Joules::from_f64(self.0 * time.as_secs_f64()).unwrap_or(Joules::ZERO)
+    }
+}
+
+impl fmt::Display for Watts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} W", self.0)
+    }
+}
+
+impl Joules {
+    /// Mean power over `time`; zero when no time passed.
+    pub fn per(self, time: Duration) -> Watts {
+        let seconds = time.as_secs_f64();
+        Watts(if seconds > 0.0 {
+            self.as_f64() / seconds
+        } else {
+            0.0
+        })
+    }
+
+    /// Never below zero.
+    pub fn at_least_zero(self) -> Self {
+        self.max(Self::ZERO)
+    }
+
+    /// For people: `482 J`, `4.1 kJ`.
+    pub fn human(self) -> String {
+        let joules = self.as_f64();
+        match joules.abs() {
+            size if size >= 1.0e6 => format!("{:.2} MJ", joules / 1.0e6),
+            size if size >= 1.0e4 => format!("{:.1} kJ", joules / 1.0e3),
+            size if size >= 10.0 => format!("{joules:.0} J"),
+            _ => format!("{joules:.2} J"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn text_has_all_places() {
+        assert_eq!(Joules::from_smallest(1_834_250_000).to_string(), "1834.250000");
+        assert_eq!(Nats::from_smallest(-13_580_246).to_string(), "-0.013580246");
+        assert_eq!("12.5".parse(), Ok(Joules::from_smallest(12_500_000)));
+    }
+
+    #[test]
+    fn odd_text_is_refused() {
+        for text in ["", "-", ".5", "1.", "1e3", "+1", "1.0000001", " 1", "NaN", "99999999999999999999"] {
+            assert!(text.parse::<Joules>().is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn eta_rounds_half_away_from_zero() {
+        let eta = |nats, micro| Eta::of(Nats(nats), Joules(micro)).map(Eta::smallest);
+        assert_eq!(eta(13_580_246, 1_834_250_000), Some(7404));
+        assert_eq!(eta(1, 2_000_000), Some(1));
+        assert_eq!(eta(-1, 2_000_000), Some(-1));
+        assert_eq!(eta(1, 0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn text_round_trips(amount in i64::MIN + 1..i64::MAX) {
+            let joules = Joules(amount);
+            prop_assert_eq!(joules.to_string().parse(), Ok(joules));
+            let nats = Nats(amount);
+            prop_assert_eq!(nats.to_string().parse(), Ok(nats));
+        }
+    }
+}
