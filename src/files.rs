@@ -204,6 +204,19 @@ pub fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write().map_err(FileError::io("append to", path))
 }
 
+/// Puts a finished file under its name, in place of an older one, and syncs it first.
+///
+/// # Errors
+/// When it cannot be moved; the old file is then untouched.
+pub fn move_into_place(from: &Path, to: &Path) -> Result<(), FileError> {
+    let rename = || -> io::Result<()> {
+        File::open(from)?.sync_all()?;
+        fs::rename(from, to)?;
+        sync_folder(parent(to))
+    };
+    rename().map_err(FileError::io("write", to))
+}
+
 /// Removes a file if it is there.
 ///
 /// # Errors
@@ -261,14 +274,23 @@ impl Staging {
     /// # Errors
     /// When the rename fails.
     pub fn commit(self) -> Result<(), FileError> {
-        if self.destination.exists() {
+        let destination = self.destination.clone();
+        self.commit_as(&destination)
+    }
+
+    /// Moves the folder to a name that was not known at the start, beside the one that was.
+    ///
+    /// # Errors
+    /// When the rename fails.
+    pub fn commit_as(self, destination: &Path) -> Result<(), FileError> {
+        if destination.exists() {
             return Ok(());
         }
         let from = self.folder.keep();
         open_to_readers(&from);
-        fs::rename(&from, &self.destination)
-            .and_then(|()| sync_folder(parent(&self.destination)))
-            .map_err(FileError::io("create", &self.destination))
+        fs::rename(&from, destination)
+            .and_then(|()| sync_folder(parent(destination)))
+            .map_err(FileError::io("create", destination))
     }
 }
 

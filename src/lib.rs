@@ -5,17 +5,22 @@
 //! `analytics` projects them into DuckDB. Modules may only use those of a lower layer;
 //! `tests/layers.rs` reads the imports and fails on an arrow that points up.
 
+pub mod analytics;
+pub mod cli;
 pub mod clock;
 pub mod dataset;
 pub mod digest;
 pub mod energy;
+pub mod engine;
 pub mod files;
 pub mod gate;
 pub mod learn;
 pub mod model;
 pub mod pipeline;
+pub mod plan;
 pub mod project;
 pub mod receipts;
 pub mod settings;
+pub mod task;
 pub mod units;
 pub mod versions;

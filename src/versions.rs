@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::files::{self, Access, FileError};
 use crate::model::MODEL_FILE;
-use crate::receipts::{Chain, Entry, Kind, Receipt, TaskKind};
+use crate::receipts::{Chain, Entry, Kind, Receipt};
+use crate::task::TaskKind;
 
 /// Row digests of an adapter's training, beside its weights.
 pub const ROWS_FILE: &str = "train_rows.txt";

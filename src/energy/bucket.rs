@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::files::{self, Access, FileError};
+use crate::task::TaskRun;
 use crate::units::{Joules, Watts};
 
 /// How the bucket fills.
@@ -40,9 +41,7 @@ pub struct Accounts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The run it is for.
-    pub task_id: String,
-    /// The task's name.
-    pub task_name: String,
+    pub run: TaskRun,
     /// How much.
     pub reserved: Joules,
     /// Since when.
@@ -203,7 +202,7 @@ impl Bucket {
     /// When the file cannot be written or a lease is open already; being short is not an error.
     pub fn take(&mut self, lease: Lease, now: Timestamp) -> Result<Result<(), Short>, BucketError> {
         if let Some(open) = &self.state.lease {
-            return Err(BucketError::LeaseOpen(open.task_name.clone()));
+            return Err(BucketError::LeaseOpen(open.run.name.clone()));
         }
         self.accrue(now);
         if let Some(short) = self.shortfall(lease.reserved, now) {
@@ -318,8 +317,12 @@ mod tests {
 
     fn lease(whole: i64) -> Lease {
         Lease {
-            task_id: "id".into(),
-            task_name: "task".into(),
+            run: TaskRun {
+                id: "id".into(),
+                name: "task".into(),
+                kind: crate::task::TaskKind::Index,
+                pipeline: "p".into(),
+            },
             reserved: joules(whole),
             opened: at(0),
         }

@@ -11,6 +11,8 @@ use crate::model::{Encoder, Tokens, Trainable};
 pub struct Outcome {
     /// Cross-entropy in nats, in the order of the examples.
     pub losses: Vec<f64>,
+    /// Class scores before softmax, in the order of the examples.
+    pub logits: Vec<Vec<f32>>,
     /// Class probabilities, in the order of the examples.
     pub probabilities: Vec<Vec<f64>>,
     /// Examples whose most probable class is their label.
@@ -87,6 +89,7 @@ impl<'a> Evaluation<'a> {
             .count();
         Outcome {
             losses,
+            logits: self.scores,
             probabilities,
             correct,
         }

@@ -19,6 +19,8 @@ use crate::files::{self, FileError, Staging};
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 const CONFIG_FILE: &str = "adapter_config.json";
 const PEFT_PREFIX: &str = "base_model.model.";
+/// Uniform numbers up to this size have the standard deviation 0.02 of BERT's own start.
+const HEAD_BOUND: f32 = 0.034_641_016;
 
 /// What an adapter looks like, in PEFT's words.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,11 +133,8 @@ impl LoraShape {
 }
 
 impl Adapter {
-    /// A new adapter that changes nothing yet: A random (Kaiming uniform, as in PEFT), B zero,
-    /// and the head of the model, or a new one.
-    ///
-    /// A new head gives every class the same score, so the loss of a model without a head is
-    /// exactly ln(classes): what one knows before the first example.
+    /// A new adapter that changes no layer yet: A random (Kaiming uniform, as in PEFT), B zero,
+    /// and the head of the model, or a small random one.
     ///
     /// # Errors
     /// When a target names no layer.
@@ -165,11 +164,9 @@ impl Adapter {
             head_shapes(config, classes)
                 .into_iter()
                 .map(|(name, shape)| {
-                    // Only a hidden layer of the head needs a random start.
-                    let array = if name == "pre_classifier.weight" {
-                        let bound = 1.0 / (shape[1] as f32).sqrt();
+                    let array = if name.ends_with(".weight") {
                         Array {
-                            data: uniform(&mut random, shape.iter().product(), bound),
+                            data: uniform(&mut random, shape.iter().product(), HEAD_BOUND),
                             shape,
                         }
                     } else {
@@ -184,6 +181,20 @@ impl Adapter {
             pairs,
             head,
         })
+    }
+
+    /// No LoRA at all: a model as it is, with its head.
+    pub fn head_only(head: BTreeMap<String, Array>) -> Self {
+        Self {
+            shape: LoraShape {
+                rank: 1,
+                alpha: 1.0,
+                dropout: 0.0,
+                target_modules: Vec::new(),
+            },
+            pairs: BTreeMap::new(),
+            head,
+        }
     }
 
     /// Puts it on a device.

@@ -55,18 +55,31 @@ pub struct NodeKey {
 }
 
 impl NodeKey {
+    /// Loads the private key, `None` when there is none yet.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not a key, or is readable by others.
+    pub fn load(path: &Path) -> Result<Option<Self>, KeyError> {
+        let Some(pem) = files::read_if_there(path)? else {
+            return Ok(None);
+        };
+        refuse_exposed(path)?;
+        let pem = String::from_utf8(pem).map_err(|_| KeyError::Malformed(path.into()))?;
+        let key = SigningKey::from_pkcs8_pem(&pem).map_err(|_| KeyError::Malformed(path.into()))?;
+        Ok(Some(Self {
+            id: key_id(&key.verifying_key()),
+            key,
+        }))
+    }
+
     /// Loads the private key, or makes one on first use with mode 0600 and puts the public half
     /// into `public_folder`.
     ///
     /// # Errors
     /// When the key cannot be read, written or is readable by others.
     pub fn load_or_create(path: &Path, public_folder: &Path) -> Result<Self, KeyError> {
-        let key = match files::read_if_there(path)? {
-            Some(pem) => {
-                refuse_exposed(path)?;
-                let pem = String::from_utf8(pem).map_err(|_| KeyError::Malformed(path.into()))?;
-                SigningKey::from_pkcs8_pem(&pem).map_err(|_| KeyError::Malformed(path.into()))?
-            }
+        let key = match Self::load(path)? {
+            Some(node) => node.key,
             None => {
                 let mut seed = [0; 32];
                 getrandom::fill(&mut seed).map_err(KeyError::Randomness)?;

@@ -7,11 +7,13 @@ mod chain;
 mod envelope;
 mod key;
 mod statement;
+mod verify;
 
 pub use chain::{Chain, ChainError, Entry, Tail};
 pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, pae};
 pub use key::{KeyError, Keyring, NodeKey};
 pub use statement::{
     Energy, Environment, GateRecord, Holdout, IndexRecord, Kind, Leakage, PREDICATE_TYPE, Receipt,
-    Statement, Subject, TaskKind, Train, new_id,
+    Statement, Subject, Train, new_id,
 };
+pub use verify::{Artefacts, Finding, Report, Status, verify};

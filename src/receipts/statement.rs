@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::digest::Digest;
+use crate::task::{TaskKind, TaskRun};
 use crate::units::{Eta, Joules, Nats};
 
 /// The predicate type of every receipt.
@@ -99,26 +100,6 @@ impl Kind {
     }
 }
 
-/// The kind of task a receipt is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TaskKind {
-    /// Embedding-index refresh.
-    Index,
-    /// LoRA fine-tuning.
-    Lora,
-}
-
-impl TaskKind {
-    /// The word in pipelines and receipts.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Index => "index",
-            Self::Lora => "lora",
-        }
-    }
-}
-
 /// The predicate: one decision. Absent values are left out, except the joules, which are `null`
 /// when their size is unknown, with the cause in `reason`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -200,6 +181,44 @@ pub struct Receipt {
     pub node: String,
     /// When it was written.
     pub timestamp: Timestamp,
+}
+
+impl Receipt {
+    /// A receipt of which only the run is known; place and signer are filled in by the chain.
+    pub fn about(kind: Kind, run: &TaskRun, env: &Environment, timestamp: Timestamp) -> Self {
+        Self {
+            kind,
+            seq: 0,
+            prev_receipt_hash: Digest::ZERO,
+            commit_hash: None,
+            task_id: run.id.clone(),
+            task_name: run.name.clone(),
+            task_kind: run.kind,
+            pipeline: run.pipeline.clone(),
+            joules_spent: None,
+            joules_train: None,
+            joules_eval: None,
+            energy: None,
+            base_loss: None,
+            new_loss: None,
+            delta: None,
+            delta_lower: None,
+            accepted: false,
+            reason: String::new(),
+            eta: None,
+            eta_lower: None,
+            gate: None,
+            holdout: None,
+            train: None,
+            index: None,
+            adapter_hash: None,
+            base_model_hash: None,
+            new_model_hash: None,
+            env: env.clone(),
+            node: String::new(),
+            timestamp,
+        }
+    }
 }
 
 /// How the joules of a receipt are known.

@@ -1,0 +1,124 @@
+//! `cryo apply`
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+
+use super::{Context, entry_json};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::output::Progress;
+use crate::engine::{Event, Session, TaskOutcome};
+use crate::plan::Plan;
+use crate::receipts::Kind;
+
+pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Exit, CliError> {
+    let stop = stop_flag(context)?;
+    let mut progress = Progress::new(context.output);
+    let started = Session::start(
+        context.project.clone(),
+        context.settings.clone(),
+        pipeline,
+        &mut |event| progress.show(event),
+    );
+    progress.finish();
+    let mut session = started?;
+    let plan = restrict(&mut session, only)?;
+    let mut progress = Progress::new(context.output);
+    progress.show(Event::Planned(plan.clone()));
+    let ran = session.run(&plan, &stop, &mut |event| progress.show(event));
+    progress.finish();
+    let outcomes = ran?;
+    drop(session);
+
+    let mut exit = Exit::Done;
+    for (name, outcome) in &outcomes {
+        let worst = match outcome {
+            TaskOutcome::Skipped => Exit::Done,
+            TaskOutcome::Failed(error) => {
+                context.output.note(format!("error: {name}: {error}"));
+                Exit::Failed
+            }
+            TaskOutcome::Recorded(entry) => match entry.receipt.kind {
+                Kind::Deferred | Kind::Denied => Exit::Deferred,
+                Kind::Decision if !entry.receipt.accepted => Exit::Rejected,
+                _ => Exit::Done,
+            },
+        };
+        exit = exit.worst(worst);
+    }
+    if stop.load(Ordering::Relaxed) {
+        exit = Exit::Interrupted;
+    }
+    summary(context, &outcomes, exit);
+    Ok(exit)
+}
+
+/// Sets a flag at the first Ctrl-C; the second ends the process, which is as safe as a kill.
+fn stop_flag(context: &Context<'_>) -> Result<Arc<AtomicBool>, CliError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let is_json = context.output.is_json();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(Exit::Interrupted.code()));
+        }
+        if !is_json {
+            eprintln!("\nstopping at the next step; press Ctrl-C again to end at once");
+        }
+    })
+    .map_err(|error| CliError::invalid(format!("Ctrl-C cannot be caught: {error}")))?;
+    Ok(stop)
+}
+
+/// The plan of the named tasks, or of all.
+fn restrict(session: &mut Session, only: &[String]) -> Result<Plan, CliError> {
+    for name in only {
+        if session.workspace.pipeline.task(name).is_none() {
+            let known = session.workspace.pipeline.tasks.iter().map(|task| task.name.value.as_str());
+            let known: Vec<&str> = known.collect();
+            return Err(CliError::invalid(format!("there is no task `{name}`; there are {}", known.join(", "))));
+        }
+    }
+    if !only.is_empty() {
+        session.workspace.pipeline.tasks.retain(|task| only.contains(&task.name.value));
+    }
+    Ok(session.plan()?)
+}
+
+fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit) {
+    let output = context.output;
+    let tasks: Vec<_> = outcomes
+        .iter()
+        .map(|(name, outcome)| match outcome {
+            TaskOutcome::Skipped => json!({"task": name, "outcome": "skipped"}),
+            TaskOutcome::Failed(error) => json!({"task": name, "outcome": "failed", "error": error}),
+            TaskOutcome::Recorded(entry) => json!({"task": name, "outcome": "recorded", "receipt": entry_json(entry)}),
+        })
+        .collect();
+    output.json(&json!({"status": exit.as_str(), "tasks": tasks}));
+    if output.is_json() {
+        return;
+    }
+    let ids: Vec<(u64, String, &str)> = outcomes
+        .iter()
+        .filter_map(|(name, outcome)| match outcome {
+            TaskOutcome::Recorded(entry) => Some((entry.receipt.seq, entry.hash.short(), name.as_str())),
+            _ => None,
+        })
+        .collect();
+    if ids.is_empty() {
+        output.say("\nnothing was to be done");
+    } else {
+        output.say("\nreceipts");
+    }
+    for (seq, hash, name) in &ids {
+        output.say(format!("  {seq:<4} {hash}  {name}"));
+    }
+    let newest = ids.last().map_or(0, |(seq, ..)| *seq);
+    output.say(format!(
+        "\nnext\n  cryo show {newest}\n  cryo verify\n  cryo sql \"SELECT * FROM eta_by_task\"\n  cryo predict \"a film I will see again\""
+    ));
+}

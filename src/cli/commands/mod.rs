@@ -1,0 +1,102 @@
+//! One file per subcommand, under the names that the help shows.
+
+pub mod apply;
+pub mod bucket;
+pub mod export;
+pub mod history;
+pub mod meter;
+pub mod model;
+pub mod plan;
+pub mod predict;
+pub mod search;
+pub mod show;
+pub mod sql;
+pub mod validate;
+pub mod verify;
+pub mod versions;
+
+use std::path::Path;
+
+use super::args::Pick;
+use super::error::CliError;
+use super::output::Output;
+use crate::digest::Digest;
+use crate::project::Project;
+use crate::receipts::{Chain, Entry, Keyring};
+use crate::settings::Settings;
+use crate::versions::{Versions, lineage, newest_accepted};
+
+/// What every command starts from.
+pub struct Context<'a> {
+    pub project: Project,
+    pub settings: Settings,
+    pub output: &'a Output,
+}
+
+impl<'a> Context<'a> {
+    pub fn new(project: Option<&Path>, output: &'a Output) -> Result<Self, CliError> {
+        let start = match project {
+            Some(folder) => folder.to_owned(),
+            None => std::env::current_dir()
+                .map_err(|error| CliError::invalid(format!("there is no current folder: {error}")))?,
+        };
+        let project = Project::find(&start);
+        let settings = Settings::load(project.root())?;
+        Ok(Self {
+            project,
+            settings,
+            output,
+        })
+    }
+
+    /// The verified chain.
+    pub fn chain(&self) -> Result<Chain, CliError> {
+        let keyring = Keyring::load(&self.project.keys())?;
+        Ok(Chain::read(&self.project.receipts(), &keyring)?)
+    }
+
+    pub fn versions(&self) -> Versions {
+        Versions::new(&self.project.state())
+    }
+
+    /// The version that `--version` and `--pipeline` name: its number and digest.
+    pub fn pick(&self, chain: &Chain, pick: &Pick) -> Result<(u64, Digest), CliError> {
+        let pipelines = self.versions().pipelines(chain);
+        let pipeline = match (&pick.pipeline, pipelines.as_slice()) {
+            (Some(name), _) => name.as_str(),
+            (None, [only]) => only,
+            (None, []) => {
+                return Err(CliError::invalid("there is no accepted version yet")
+                    .hint("cryo apply pipelines/sentiment.toml"));
+            }
+            (None, several) => {
+                return Err(CliError::invalid(format!("several pipelines have versions: {}", several.join(", ")))
+                    .hint("name one with --pipeline"));
+            }
+        };
+        let head = self
+            .versions()
+            .head(pipeline)?
+            .or_else(|| newest_accepted(chain, pipeline))
+            .ok_or_else(|| CliError::invalid(format!("pipeline {pipeline} has no accepted version")))?;
+        let Some(number) = pick.number else {
+            return Ok((head.version, head.model_hash));
+        };
+        let line = lineage(chain, pipeline, head.model_hash);
+        let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+        at.and_then(|at| line.get(at))
+            .and_then(|entry| Some((number, entry.receipt.new_model_hash?)))
+            .ok_or_else(|| {
+                CliError::invalid(format!("there is no version {number}; the newest is {}", head.version))
+            })
+    }
+}
+
+/// A receipt as JSON: its predicate with its hash beside it.
+pub fn entry_json(entry: &Entry) -> serde_json::Value {
+    let mut value = serde_json::to_value(&entry.receipt).unwrap_or_default();
+    if let Some(object) = value.as_object_mut() {
+        object.insert("receipt_hash".into(), entry.hash.to_string().into());
+    }
+    value
+}

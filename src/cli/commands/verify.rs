@@ -1,0 +1,74 @@
+//! `cryo verify`
+
+use serde_json::json;
+
+use super::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::digest::Digest;
+use crate::model::MODEL_FILE;
+use crate::receipts::{Artefacts, Status, verify};
+use crate::versions::{ROWS_FILE, Versions};
+
+struct Store(Versions);
+
+impl Artefacts for Store {
+    fn adapter(&self, named: &Digest) -> Option<Digest> {
+        Digest::of_file(&self.0.adapter(named).join("adapter_model.safetensors")).ok()
+    }
+
+    fn rows(&self, adapter: &Digest) -> Option<Digest> {
+        Digest::of_file(&self.0.adapter(adapter).join(ROWS_FILE)).ok()
+    }
+
+    fn model(&self, named: &Digest) -> Option<Digest> {
+        Digest::of_file(&self.0.folder(named).join(MODEL_FILE)).ok()
+    }
+
+    fn head(&self, pipeline: &str) -> Option<Digest> {
+        Some(self.0.head(pipeline).ok()??.model_hash)
+    }
+}
+
+pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
+    let chain = context.chain()?;
+    let report = verify(&chain, &Store(context.versions()));
+    let exit = if report.holds() { Exit::Done } else { Exit::Broken };
+    let checks: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| {
+            json!({"check": finding.check, "status": word(finding.status), "text": finding.text})
+        })
+        .collect();
+    context.output.json(&json!({
+        "status": exit.as_str(),
+        "checks": checks,
+        "not_proven": report.not_proven,
+    }));
+    if context.output.is_json() {
+        return Ok(exit);
+    }
+    for finding in &report.findings {
+        let mark = if finding.status == Status::Failed { "FAIL  " } else { "" };
+        context.output.say(format!("{:<12} {mark}{}", finding.check, finding.text));
+    }
+    context.output.say("NOT PROVEN");
+    for line in &report.not_proven {
+        context.output.say(format!("  {line}"));
+    }
+    context.output.say(if report.holds() {
+        "VERIFIED with the limits above"
+    } else {
+        "NOT VERIFIED"
+    });
+    Ok(exit)
+}
+
+const fn word(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Failed => "failed",
+        Status::Unchecked => "unchecked",
+    }
+}

@@ -1,0 +1,122 @@
+//! Errors as a person sees them: what, where, what to do, and the exit code.
+
+use super::exit::Exit;
+use crate::analytics::AnalyticsError;
+use crate::engine::EngineError;
+use crate::files::FileError;
+use crate::pipeline::{Diagnostic, SourceText};
+use crate::settings::SettingsError;
+
+/// A command that could not be carried out.
+#[derive(Debug)]
+pub struct CliError {
+    /// What happened.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+    /// Errors in a file, with their places.
+    pub diagnostics: Option<(SourceText, Vec<Diagnostic>)>,
+    /// The exit code.
+    pub exit: Exit,
+}
+
+impl CliError {
+    /// An error in what was asked for.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: None,
+            diagnostics: None,
+            exit: Exit::Invalid,
+        }
+    }
+
+    /// With advice.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// The exit code of an engine error.
+pub fn exit_of(error: &EngineError) -> Exit {
+    match error {
+        EngineError::Pipeline(..)
+        | EngineError::Leakage { .. }
+        | EngineError::Settings(_)
+        | EngineError::Dataset(_)
+        | EngineError::Labels { .. }
+        | EngineError::Device(_)
+        | EngineError::Adapter(_)
+        | EngineError::Folder(_) => Exit::Invalid,
+        EngineError::Interrupted(_) => Exit::Interrupted,
+        EngineError::BudgetTooSmall
+        | EngineError::BudgetUsedUp(_)
+        | EngineError::Backend(_)
+        | EngineError::Fetch(_) => Exit::Failed,
+        EngineError::Chain(crate::receipts::ChainError::File(_)) => Exit::Unexpected,
+        EngineError::Chain(_) | EngineError::Altered { .. } | EngineError::Version(_) => Exit::Broken,
+        EngineError::File(FileError::Locked { .. }) => Exit::Locked,
+        _ => Exit::Unexpected,
+    }
+}
+
+impl From<EngineError> for CliError {
+    fn from(error: EngineError) -> Self {
+        let (message, hint, exit) = (error.to_string(), error.hint(), exit_of(&error));
+        let diagnostics = match error {
+            EngineError::Pipeline(source, diagnostics) => Some((source, diagnostics)),
+            _ => None,
+        };
+        Self {
+            message,
+            hint,
+            diagnostics,
+            exit,
+        }
+    }
+}
+
+impl From<SettingsError> for CliError {
+    fn from(error: SettingsError) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+impl From<AnalyticsError> for CliError {
+    fn from(error: AnalyticsError) -> Self {
+        let is_asked_wrong = matches!(error, AnalyticsError::Sql(_) | AnalyticsError::Absent(_));
+        let error = Self::from(EngineError::from(error));
+        if is_asked_wrong {
+            Self {
+                exit: Exit::Invalid,
+                ..error
+            }
+        } else {
+            error
+        }
+    }
+}
+
+macro_rules! through_engine {
+    ($($kind:ty),* $(,)?) => {
+        $(impl From<$kind> for CliError {
+            fn from(error: $kind) -> Self {
+                EngineError::from(error).into()
+            }
+        })*
+    };
+}
+
+through_engine!(
+    FileError,
+    crate::receipts::ChainError,
+    crate::receipts::KeyError,
+    crate::energy::BucketError,
+    crate::energy::BaselineError,
+    crate::model::fetch::FetchError,
+    crate::model::FolderError,
+    crate::model::TokenizerError,
+    crate::versions::VersionError,
+    crate::learn::DeviceError,
+);

@@ -1,0 +1,81 @@
+//! The checks of a pipeline that need its surroundings: files, columns, the base model.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::dataset::{columns, matching_files};
+use crate::model::fetch::Source;
+use crate::pipeline::{At, Diagnostic, Pipeline};
+use crate::settings::ModelSettings;
+
+/// Every error that only shows beside the file system and the settings.
+pub fn check_files(
+    pipeline: &Pipeline,
+    machine_models: &BTreeMap<String, ModelSettings>,
+    project: &Path,
+) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let base = &pipeline.base;
+    if !pipeline.models.contains_key(&base.value) && !machine_models.contains_key(&base.value) {
+        let known = pipeline.models.keys().chain(machine_models.keys()).map(String::as_str);
+        found.push(
+            Diagnostic::new(base.span.clone(), format!("there is no model `{}`", base.value))
+                .did_you_mean(&base.value, known),
+        );
+    }
+    for source in pipeline.models.values().flat_map(|model| &model.sources) {
+        if let Err(error) = source.value.parse::<Source>() {
+            found.push(Diagnostic::new(source.span.clone(), error.to_string()));
+        }
+    }
+    for data in pipeline.data.values() {
+        let wanted = [Some(&data.text), data.label.as_ref()];
+        check_columns(project, &data.path, &wanted, &mut found);
+    }
+    if let Some(holdout) = &pipeline.holdout {
+        // Splits have the columns of the data that is trained on.
+        for split in [Some(&holdout.gate), holdout.tune.as_ref(), holdout.audit.as_ref()] {
+            if let Some(split) = split {
+                check_columns(project, split, &[], &mut found);
+            }
+        }
+    }
+    found.sort_by_key(|diagnostic| diagnostic.span.start);
+    found
+}
+
+fn check_columns(
+    project: &Path,
+    path: &At<String>,
+    wanted: &[Option<&At<String>>],
+    found: &mut Vec<Diagnostic>,
+) {
+    let files = match matching_files(project, &path.value) {
+        Ok(files) => files,
+        Err(error) => {
+            found.push(
+                Diagnostic::new(path.span.clone(), error.to_string())
+                    .hint("paths start at the folder of cryo.toml"),
+            );
+            return;
+        }
+    };
+    for file in files {
+        let known = match columns(&file) {
+            Ok(known) => known,
+            Err(error) => {
+                found.push(Diagnostic::new(path.span.clone(), error.to_string()));
+                continue;
+            }
+        };
+        for column in wanted.iter().flatten() {
+            if !known.contains(&column.value) {
+                let shown = file.strip_prefix(project).unwrap_or(&file).display();
+                found.push(
+                    Diagnostic::new(column.span.clone(), format!("{shown} has no column `{}`", column.value))
+                        .did_you_mean(&column.value, known.iter().map(String::as_str)),
+                );
+            }
+        }
+    }
+}

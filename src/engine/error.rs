@@ -1,0 +1,147 @@
+//! Why a run, or a part of it, could not go on.
+
+use std::path::PathBuf;
+
+use crate::analytics::AnalyticsError;
+use crate::dataset::DatasetError;
+use crate::digest::Digest;
+use crate::energy::{BaselineError, BucketError};
+use crate::files::FileError;
+use crate::gate::GateError;
+use crate::learn::DeviceError;
+use crate::model::fetch::FetchError;
+use crate::model::{AdapterError, FolderError, TokenizerError};
+use crate::pipeline::{Diagnostic, SourceText};
+use crate::receipts::{ChainError, KeyError};
+use crate::settings::SettingsError;
+use crate::versions::VersionError;
+
+/// An error of the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The pipeline file has errors.
+    #[error("{} has {} error{}", .0.path, .1.len(), if .1.len() == 1 { "" } else { "s" })]
+    Pipeline(SourceText, Vec<Diagnostic>),
+    /// Training data shares texts with the gate split.
+    #[error("training data shares {count} text{} with the gate split: {rows}", if *.count == 1 { "" } else { "s" })]
+    Leakage {
+        /// How many rows.
+        count: usize,
+        /// The first of them, by file and line.
+        rows: String,
+    },
+    /// A file that is named by its digest has another.
+    #[error("{} has the digest {found}, it should be {expected}", path.display())]
+    Altered {
+        /// The file.
+        path: PathBuf,
+        /// Its digest.
+        found: Digest,
+        /// The digest it is named by.
+        expected: Digest,
+    },
+    /// The head was trained for other classes.
+    #[error("the head of {pipeline} was trained for {trained}, the pipeline now lists {listed}")]
+    Labels {
+        /// The pipeline.
+        pipeline: String,
+        /// Classes of the head.
+        trained: String,
+        /// Classes of the file.
+        listed: String,
+    },
+    /// The budget does not even pay for the evaluation.
+    #[error("the budget was used up before the first training step")]
+    BudgetTooSmall,
+    /// The budget ended before the work.
+    #[error("the budget was used up {0}")]
+    BudgetUsedUp(String),
+    /// The user asked to stop.
+    #[error("interrupted {0}")]
+    Interrupted(String),
+    /// The backend panicked: out of memory, a lost device, or a bug.
+    #[error("the backend failed: {0}")]
+    Backend(String),
+    /// No probe gives joules.
+    #[error("no probe can be read, so no joule can be spent")]
+    NoProbe,
+    /// No randomness.
+    #[error("the operating system gives no randomness: {0}")]
+    Randomness(getrandom::Error),
+    /// See the inner error.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// See the inner error.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// See the inner error.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// See the inner error.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// See the inner error.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// See the inner error.
+    #[error(transparent)]
+    Baseline(#[from] BaselineError),
+    /// See the inner error.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// See the inner error.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// See the inner error.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// See the inner error.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// See the inner error.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// See the inner error.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// See the inner error.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// See the inner error.
+    #[error(transparent)]
+    Analytics(#[from] AnalyticsError),
+    /// See the inner error.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+}
+
+impl EngineError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Leakage { .. } => Some("remove these rows from one of the two files".into()),
+            Self::Altered { .. } => Some("restore it from a backup; for a base model, remove its folder and run again".into()),
+            Self::Labels { .. } => Some("give the pipeline another name to start a new lineage".into()),
+            Self::BudgetTooSmall | Self::BudgetUsedUp(_) => Some("raise the task's budget_joules".into()),
+            Self::File(error) => error.hint(),
+            Self::Chain(error) => Some(error.hint()),
+            Self::Key(error) => error.hint(),
+            Self::Bucket(BucketError::File(error)) => error.hint(),
+            Self::Fetch(FetchError::NoSource { .. }) => {
+                Some("check the network, or add a local folder to the model's `sources`".into())
+            }
+            Self::Fetch(FetchError::File(error))
+            | Self::Folder(FolderError::File(error))
+            | Self::Adapter(AdapterError::File(error))
+            | Self::Dataset(DatasetError::File(error))
+            | Self::Version(VersionError::File(error))
+            | Self::Analytics(AnalyticsError::File(error))
+            | Self::Baseline(BaselineError::File(error)) => error.hint(),
+            Self::Device(error) => Some(error.hint().into()),
+            Self::Version(VersionError::Absent { .. }) => {
+                Some("restore .cryo/versions from a backup; the chain and the bucket are untouched".into())
+            }
+            _ => None,
+        }
+    }
+}

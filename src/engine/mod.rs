@@ -1,0 +1,23 @@
+//! Runs a plan: take, step, meter, limits, gate, settle, record.
+//!
+//! The engine emits events and never prints. What a crash leaves behind is put right by
+//! `recover` before anything else happens.
+
+mod check;
+mod error;
+mod event;
+mod index;
+mod lora;
+mod metered;
+mod recover;
+mod select;
+mod session;
+mod workspace;
+
+pub use check::check_files;
+pub use error::EngineError;
+pub use event::{Event, Events};
+pub use metered::{Metered, Phase};
+pub use select::select_rows;
+pub use session::{Session, TaskOutcome, holdout_root};
+pub use workspace::{Workspace, model_entry};

@@ -1,0 +1,394 @@
+//! A workspace that is locked, metered and allowed to spend.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::error::EngineError;
+use super::event::{Event, Events};
+use super::lora::Prepared;
+use super::metered::{Metered, Phase};
+use super::recover;
+use super::workspace::Workspace;
+use crate::analytics::{AnalyticsError, sync};
+use crate::clock::Timestamp;
+use crate::dataset::Dataset;
+use crate::digest::Digest;
+use crate::energy::{Baseline, Bucket, Lease, Meter, Spend, discover, processor_name};
+use crate::files::Lock;
+use crate::gate::merkle_root;
+use crate::learn::Compute;
+use crate::pipeline::{Task, Work};
+use crate::plan::{Decision, Plan, plan, short_reason, shortfall_at};
+use crate::project::Project;
+use crate::receipts::{Energy, Entry, Environment, Kind, NodeKey, Receipt, new_id};
+use crate::settings::Settings;
+use crate::task::{TaskKind, TaskRun};
+use crate::units::{Eta, Joules};
+use crate::versions::Head;
+
+/// How a task of a run ended.
+#[derive(Debug, Clone)]
+pub enum TaskOutcome {
+    /// There was nothing to do.
+    Skipped,
+    /// A receipt was appended.
+    Recorded(Box<Entry>),
+    /// It failed; the receipt of its joules was appended where that was possible.
+    Failed(String),
+}
+
+/// What is done once the receipt is on disk.
+#[derive(Debug, Default)]
+pub(super) struct After {
+    /// Where the head moves.
+    pub head: Option<Head>,
+}
+
+/// A locked project with everything that a run needs.
+pub struct Session {
+    /// What was found.
+    pub workspace: Workspace,
+    /// The device.
+    pub compute: Compute,
+    /// The joules.
+    pub bucket: Bucket,
+    pub(super) key: NodeKey,
+    pub(super) env: Environment,
+    meter: Arc<Meter>,
+    baseline: Arc<Baseline>,
+    _lock: Lock,
+}
+
+impl Session {
+    /// Locks the project, puts right what a crash left, fetches the model and starts the meter.
+    ///
+    /// # Errors
+    /// Whatever stands in the way of a run; nothing was spent then.
+    pub fn start(
+        project: Project,
+        settings: Settings,
+        pipeline_file: &Path,
+        events: Events<'_>,
+    ) -> Result<Self, EngineError> {
+        let lock = Lock::acquire(&project.lock())?;
+        recover::torn_tail(&project.receipts(), events)?;
+        let key = NodeKey::load_or_create(&project.private_key(), &project.keys())?;
+        let mut workspace = Workspace::open(project, settings, pipeline_file)?;
+        let settings = &workspace.settings;
+        let mut compute = Compute::open(settings.device)?;
+        if let Some(threads) = settings.threads {
+            compute = compute.with_threads(threads);
+        }
+        let mut bucket = Bucket::open(&workspace.project.bucket(), settings.bucket, Timestamp::now())?;
+        let env = environment(&compute);
+        recover::leases_and_heads(
+            &mut workspace.chain,
+            &mut bucket,
+            &workspace.versions,
+            &key,
+            &env,
+            events,
+        )?;
+        workspace.cache.fetch(&workspace.entry, &mut |event| events(Event::Fetch(event)))?;
+        let meter = start_meter(&workspace, events)?;
+        let baseline = baseline(&workspace, &meter, events)?;
+        Ok(Self {
+            workspace,
+            compute,
+            bucket,
+            key,
+            env,
+            meter: Arc::new(meter),
+            baseline: Arc::new(baseline),
+            _lock: lock,
+        })
+    }
+
+    /// The plan as of now.
+    ///
+    /// # Errors
+    /// When data cannot be read.
+    pub fn plan(&self) -> Result<Plan, EngineError> {
+        let facts = self.workspace.facts(self.bucket.level(), self.meter.provenance(), |gate| {
+            Some(self.holdout_root(gate))
+        })?;
+        let now = Timestamp::now();
+        Ok(plan(&self.workspace.pipeline, &facts, |level, joules| {
+            shortfall_at(&self.bucket, level, joules, now)
+        }))
+    }
+
+    /// Runs a plan, task by task. A task that fails does not stop those that do not need it.
+    ///
+    /// # Errors
+    /// When the records themselves cannot be written, or the user asked to stop.
+    pub fn run(
+        &mut self,
+        plan: &Plan,
+        stop: &AtomicBool,
+        events: Events<'_>,
+    ) -> Result<Vec<(String, TaskOutcome)>, EngineError> {
+        let mut outcomes: Vec<(String, TaskOutcome)> = Vec::new();
+        let tasks = self.workspace.pipeline.tasks.clone();
+        for (task, planned) in tasks.iter().zip(&plan.tasks) {
+            let held_up = task.needs.iter().find(|needed| {
+                outcomes.iter().any(|(name, outcome)| *name == needed.value && !is_done(outcome))
+            });
+            let outcome = match planned.decision {
+                _ if held_up.is_some() => {
+                    let needed = held_up.map_or("", |needed| needed.value.as_str());
+                    let reason = format!("needs {needed}, which did not finish");
+                    self.record_undone(task, Kind::Deferred, reason, events)?
+                }
+                Decision::Skip => TaskOutcome::Skipped,
+                Decision::Deny => self.record_undone(task, Kind::Denied, planned.reason.clone(), events)?,
+                // Earlier tasks may have used less than was feared.
+                Decision::Run | Decision::Defer => self.run_task(task, stop, events)?,
+            };
+            outcomes.push((task.name.value.clone(), outcome));
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn run_task(
+        &mut self,
+        task: &Task,
+        stop: &AtomicBool,
+        events: Events<'_>,
+    ) -> Result<TaskOutcome, EngineError> {
+        // Whatever is wrong with the data shows before a joule is taken.
+        let prepared = match &task.work {
+            Work::Index => None,
+            Work::Lora(..) => Some(self.prepare(task)?),
+        };
+        let run = self.task_run(task)?;
+        let now = Timestamp::now();
+        let lease = Lease {
+            run: run.clone(),
+            reserved: task.budget,
+            opened: now,
+        };
+        if let Err(short) = self.bucket.take(lease, now)? {
+            let reason = short_reason(task.budget, &short);
+            return self.record_undone(task, Kind::Deferred, reason, events);
+        }
+        events(Event::TaskStarted {
+            task: task.name.value.clone(),
+            reserved: task.budget,
+        });
+        let mut metered = Metered::start(Arc::clone(&self.meter), Arc::clone(&self.baseline));
+        let mut receipt = Receipt::about(Kind::Decision, &run, &self.env, now);
+        // A backend reports lost devices and missing memory by panicking; the joules are gone
+        // all the same and belong on record.
+        let caught = catch_unwind(AssertUnwindSafe(|| match (&task.work, prepared) {
+            (Work::Lora(lora, _), Some(prepared)) => {
+                self.lora(task, lora, prepared, &mut receipt, &mut metered, stop, events)
+            }
+            _ => self.index(task, &mut receipt, &mut metered, stop, events),
+        }));
+        let result = caught.unwrap_or_else(|panic| Err(EngineError::Backend(panic_text(&*panic))));
+        metered.mark(Phase::Eval);
+        let failure = match &result {
+            Ok(_) => None,
+            Err(error) => {
+                receipt.kind = Kind::Aborted;
+                receipt.accepted = false;
+                receipt.new_model_hash = None;
+                receipt.reason = error.to_string();
+                Some(error.to_string())
+            }
+        };
+        let recorded = self.settle(receipt, &metered, task.budget, events);
+        match (result, recorded) {
+            (Ok(after), Ok(entry)) => {
+                if let Some(head) = after.head {
+                    self.workspace.versions.move_head(&self.workspace.pipeline.name, head)?;
+                }
+                Ok(TaskOutcome::Recorded(Box::new(entry)))
+            }
+            (Err(_), Ok(_)) => Ok(TaskOutcome::Failed(failure.unwrap_or_default())),
+            // The first error is the one to mend: a full disk fails both.
+            (Err(error), Err(_)) | (Ok(_), Err(error)) => Err(error),
+        }
+    }
+
+    /// Completes a receipt with its joules, puts it on disk and settles the lease.
+    fn settle(
+        &mut self,
+        mut receipt: Receipt,
+        metered: &Metered,
+        reserved: Joules,
+        events: Events<'_>,
+    ) -> Result<Entry, EngineError> {
+        let spent = metered.spent();
+        let spend = Spend {
+            net: spent,
+            idle: metered.idle,
+        };
+        let provenance = self.meter.provenance().ok_or(EngineError::NoProbe)?;
+        let sigma = metered.baseline().net_sigma(spent.as_f64(), metered.time, provenance);
+        let sigma = Joules::from_f64(sigma).unwrap_or_default();
+        let probes: Vec<&str> = self.meter.probes().iter().map(|probe| probe.id.as_str()).collect();
+        receipt.joules_spent = Some(spent);
+        receipt.joules_train = Some(metered.train());
+        receipt.joules_eval = Some(metered.eval());
+        receipt.eta = receipt.delta.and_then(|delta| Eta::of(delta, spent));
+        receipt.eta_lower = receipt.delta_lower.and_then(|delta| Eta::of(delta, spent + sigma + sigma));
+        receipt.energy = Some(Energy {
+            meter: probes.join("+"),
+            provenance: provenance.as_str().into(),
+            joules_sigma: sigma,
+            joules_gross: metered.gross,
+            joules_idle: metered.idle,
+            joules_reserved: reserved,
+            bucket_joules: self.bucket.level() + reserved - spent,
+            baseline_hash: metered.baseline().hash(),
+            baseline_label: metered.baseline().label.clone(),
+            duration_ms: metered.time.as_millis() as u64,
+            unmeasured_ms: metered.unmeasured.as_millis() as u64,
+        });
+        receipt.timestamp = Timestamp::now();
+        let recorded = self.append(receipt, events);
+        // The lease is settled even when the receipt could not be written: what was measured is
+        // charged, never forfeited.
+        self.bucket.settle(spend, Timestamp::now())?;
+        recorded
+    }
+
+    /// Appends to the chain and brings the projection up to it.
+    pub(super) fn append(&mut self, receipt: Receipt, events: Events<'_>) -> Result<Entry, EngineError> {
+        let entry = self.workspace.chain.append(receipt, &self.key)?.clone();
+        events(Event::Recorded(Box::new(entry.clone())));
+        match sync(&self.workspace.project.database(), &self.workspace.chain) {
+            Ok(_) => {}
+            Err(AnalyticsError::Busy(path)) => events(Event::Note(format!(
+                "{} is open in another program; SQL will see this receipt after the next run",
+                path.display()
+            ))),
+            // The chain is the truth; a projection that cannot be written loses nothing.
+            Err(error) => events(Event::Note(format!("the SQL projection was not updated: {error}"))),
+        }
+        Ok(entry)
+    }
+
+    fn record_undone(
+        &mut self,
+        task: &Task,
+        kind: Kind,
+        reason: String,
+        events: Events<'_>,
+    ) -> Result<TaskOutcome, EngineError> {
+        let run = self.task_run(task)?;
+        let mut receipt = Receipt::about(kind, &run, &self.env, Timestamp::now());
+        receipt.joules_spent = Some(Joules::ZERO);
+        receipt.base_model_hash = Some(self.workspace.base_hash()?);
+        receipt.reason = reason;
+        let entry = self.append(receipt, events)?;
+        Ok(TaskOutcome::Recorded(Box::new(entry)))
+    }
+
+    fn task_run(&self, task: &Task) -> Result<TaskRun, EngineError> {
+        Ok(TaskRun {
+            id: new_id(Timestamp::now()).map_err(EngineError::Randomness)?,
+            name: task.name.value.clone(),
+            kind: match task.work {
+                Work::Index => TaskKind::Index,
+                Work::Lora(..) => TaskKind::Lora,
+            },
+            pipeline: self.workspace.pipeline.name.clone(),
+        })
+    }
+
+    pub(super) fn holdout_root(&self, gate: &Dataset) -> Digest {
+        holdout_root(&self.key, gate)
+    }
+
+    fn prepare(&self, task: &Task) -> Result<Prepared, EngineError> {
+        Prepared::new(&self.workspace, task, |gate| self.holdout_root(gate))
+    }
+}
+
+/// The commitment to a gate split by this node.
+pub fn holdout_root(key: &NodeKey, gate: &Dataset) -> Digest {
+    let digests: Vec<Digest> = gate.rows.iter().map(|row| row.digest()).collect();
+    merkle_root(&key.holdout_salt(), digests.iter().map(|digest| digest.bytes().as_slice()))
+}
+
+/// Whether tasks that need this one may go on.
+fn is_done(outcome: &TaskOutcome) -> bool {
+    match outcome {
+        TaskOutcome::Skipped => true,
+        TaskOutcome::Recorded(entry) => entry.receipt.kind == Kind::Decision,
+        TaskOutcome::Failed(_) => false,
+    }
+}
+
+fn start_meter(workspace: &Workspace, events: Events<'_>) -> Result<Meter, EngineError> {
+    let discovery = discover(&workspace.settings.sources);
+    let meter = Meter::start(discovery.probes);
+    let provenance = meter.provenance().ok_or(EngineError::NoProbe)?;
+    events(Event::Meter {
+        probes: meter.probes().iter().map(|probe| probe.name.clone()).collect(),
+        provenance: provenance.as_str(),
+        missing: discovery.missing,
+    });
+    Ok(meter)
+}
+
+fn baseline(workspace: &Workspace, meter: &Meter, events: Events<'_>) -> Result<Baseline, EngineError> {
+    let folder = workspace.project.baselines();
+    let baseline = match Baseline::newest(&folder, meter)? {
+        Some(baseline) => baseline,
+        None => {
+            let seconds = workspace.settings.baseline_seconds;
+            events(Event::LearningBaseline(seconds));
+            let time = Duration::from_secs_f64(seconds);
+            let baseline = Baseline::learn(meter, time, Timestamp::now())?;
+            baseline.freeze(&folder)?;
+            baseline
+        }
+    };
+    events(Event::Baseline {
+        watts: baseline.watts(),
+        label: baseline.label.clone(),
+    });
+    Ok(baseline)
+}
+
+fn environment(compute: &Compute) -> Environment {
+    Environment {
+        cryo: env!("CARGO_PKG_VERSION").into(),
+        backend: compute.backend.into(),
+        device: if compute.backend == "burn-flex" {
+            processor_name()
+        } else {
+            compute.name.clone()
+        },
+        precision: "f32".into(),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason was given").to_owned()
+}
+
+/// How often an update was tried on each head, to give each try its own seed.
+pub(super) fn attempts_on(workspace: &Workspace, task: &str, base: Digest) -> u64 {
+    let mut attempts: HashMap<Digest, u64> = HashMap::new();
+    for entry in workspace.chain.entries() {
+        let receipt = &entry.receipt;
+        let is_try = matches!(receipt.kind, Kind::Decision) && receipt.task_name == task;
+        if let (true, Some(base)) = (is_try && receipt.pipeline == workspace.pipeline.name, receipt.base_model_hash) {
+            *attempts.entry(base).or_default() += 1;
+        }
+    }
+    attempts.get(&base).copied().unwrap_or(0)
+}

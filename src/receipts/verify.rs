@@ -1,0 +1,300 @@
+//! Everything about a chain that can be checked without trusting who made it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::chain::{Chain, Entry};
+use super::statement::{GateRecord, Kind, Receipt};
+use crate::digest::Digest;
+use crate::task::TaskKind;
+use crate::units::{Eta, Joules};
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It holds.
+    Ok,
+    /// It does not.
+    Failed,
+    /// What it needs is not here.
+    Unchecked,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Its name.
+    pub check: &'static str,
+    /// How it ended.
+    pub status: Status,
+    /// What was found, with the first bad receipt where there is one.
+    pub text: String,
+}
+
+/// All checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// In the order of running.
+    pub findings: Vec<Finding>,
+    /// What no check of this kind can show.
+    pub not_proven: Vec<String>,
+}
+
+impl Report {
+    /// Whether no check failed.
+    pub fn holds(&self) -> bool {
+        self.findings.iter().all(|finding| finding.status != Status::Failed)
+    }
+}
+
+/// Where the artefacts of receipts lie.
+pub trait Artefacts {
+    /// Digest of an adapter's weights as they are now; `None` when it is not here.
+    fn adapter(&self, named: &Digest) -> Option<Digest>;
+    /// Digest of an adapter's list of training rows.
+    fn rows(&self, adapter: &Digest) -> Option<Digest>;
+    /// Digest of a version's weights.
+    fn model(&self, named: &Digest) -> Option<Digest>;
+    /// Digest of the head of a pipeline.
+    fn head(&self, pipeline: &str) -> Option<Digest>;
+}
+
+/// Checks a chain whose signatures and links `Chain::read` has checked already.
+pub fn verify(chain: &Chain, artefacts: &dyn Artefacts) -> Report {
+    let entries = chain.entries();
+    let nodes: BTreeSet<&str> = entries.iter().map(|entry| entry.receipt.node.as_str()).collect();
+    let signatures = format!(
+        "{} read, {} signatures good ({} node key{}), chain unbroken",
+        entries.len(),
+        entries.len(),
+        nodes.len(),
+        if nodes.len() == 1 { "" } else { "s" }
+    );
+    let findings = vec![
+        ok("receipts", signatures),
+        each("arithmetic", entries, arithmetic, |count| {
+            format!("sums, delta, eta and the rule agree in {count} receipts")
+        }),
+        commits(entries),
+        lineage(entries),
+        files(entries, artefacts),
+        heads(entries, artefacts),
+    ];
+    Report {
+        findings,
+        not_proven: not_proven(entries),
+    }
+}
+
+fn ok(check: &'static str, text: String) -> Finding {
+    Finding {
+        check,
+        status: Status::Ok,
+        text,
+    }
+}
+
+fn failed(check: &'static str, entry: &Entry, what: &str) -> Finding {
+    let receipt = &entry.receipt;
+    Finding {
+        check,
+        status: Status::Failed,
+        text: format!("seq {} ({}, line {}): {what}", receipt.seq, receipt.task_name, entry.line),
+    }
+}
+
+fn each(
+    check: &'static str,
+    entries: &[Entry],
+    test: impl Fn(&Receipt) -> Result<(), String>,
+    good: impl Fn(usize) -> String,
+) -> Finding {
+    for entry in entries {
+        if let Err(what) = test(&entry.receipt) {
+            return failed(check, entry, &what);
+        }
+    }
+    ok(check, good(entries.len()))
+}
+
+fn arithmetic(receipt: &Receipt) -> Result<(), String> {
+    let claim = |what: &str, said: String, is: String| {
+        if said == is { Ok(()) } else { Err(format!("{what} is said to be {said}, it is {is}")) }
+    };
+    if let (Some(spent), Some(train), Some(eval)) =
+        (receipt.joules_spent, receipt.joules_train, receipt.joules_eval)
+    {
+        claim("joules_spent", spent.to_string(), (train + eval).to_string())?;
+    }
+    if receipt.joules_spent.is_some_and(|spent| spent < Joules::ZERO) {
+        return Err("joules_spent is below zero".into());
+    }
+    if let (Some(delta), Some(base), Some(new)) = (receipt.delta, receipt.base_loss, receipt.new_loss) {
+        claim("delta", delta.to_string(), (base - new).to_string())?;
+    }
+    if let (Some(said), Some(delta), Some(spent)) = (receipt.eta, receipt.delta, receipt.joules_spent) {
+        let is = Eta::of(delta, spent).unwrap_or_default();
+        claim("eta", said.to_string(), is.to_string())?;
+    }
+    if let (Some(said), Some(lower), Some(spent), Some(energy)) =
+        (receipt.eta_lower, receipt.delta_lower, receipt.joules_spent, &receipt.energy)
+    {
+        let is = Eta::of(lower, spent + energy.joules_sigma + energy.joules_sigma).unwrap_or_default();
+        claim("eta_lower", said.to_string(), is.to_string())?;
+    }
+    if let (Kind::Decision, Some(gate)) = (receipt.kind, &receipt.gate) {
+        claim("accepted", receipt.accepted.to_string(), rule_accepts(receipt, gate).to_string())?;
+    }
+    Ok(())
+}
+
+/// The rule, applied to the numbers of the receipt.
+fn rule_accepts(receipt: &Receipt, gate: &GateRecord) -> bool {
+    let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<f64>().ok());
+    let exceeds = match (number(&gate.t), number(&gate.t_skew), gate.z.parse::<f64>()) {
+        (Some(t), Some(t_skew), Ok(z)) => t.min(t_skew) > z,
+        _ => false,
+    };
+    let delta = receipt.delta.unwrap_or_default();
+    let enough = delta >= gate.min_delta && delta.smallest() > 0;
+    enough && (exceeds || gate.rule.starts_with("threshold/"))
+}
+
+fn commits(entries: &[Entry]) -> Finding {
+    const CHECK: &str = "looks";
+    let mut looks: BTreeMap<String, u64> = BTreeMap::new();
+    let mut open: BTreeMap<Digest, &Entry> = BTreeMap::new();
+    for entry in entries {
+        let receipt = &entry.receipt;
+        let root = receipt.holdout.as_ref().map(|holdout| holdout.root.to_string()).unwrap_or_default();
+        match (receipt.kind, receipt.commit_hash) {
+            (Kind::Commit, _) => {
+                *looks.entry(root).or_default() += 1;
+                open.insert(entry.hash, entry);
+            }
+            (Kind::Decision, None) if receipt.task_kind == TaskKind::Lora => {
+                return failed(CHECK, entry, "the gate was looked at without a commit before");
+            }
+            (Kind::Decision | Kind::Aborted, Some(commit)) => {
+                let Some(commit) = open.remove(&commit) else {
+                    return failed(CHECK, entry, "its commit is not in the chain, or was answered before");
+                };
+                if commit.receipt.task_id != receipt.task_id
+                    || commit.receipt.adapter_hash != receipt.adapter_hash
+                {
+                    return failed(CHECK, entry, "its commit is about another candidate");
+                }
+                let look = looks.get(&root).copied().unwrap_or(0);
+                if receipt.gate.as_ref().is_some_and(|gate| gate.look != look) {
+                    return failed(CHECK, entry, &format!("it counts as another look than number {look}"));
+                }
+            }
+            _ => {}
+        }
+    }
+    let total: u64 = looks.values().sum();
+    ok(
+        CHECK,
+        format!("{total} at {} gate split{}, {} without an answer", looks.len(), if looks.len() == 1 { "" } else { "s" }, open.len()),
+    )
+}
+
+fn makes_version(receipt: &Receipt) -> bool {
+    receipt.kind == Kind::Decision && receipt.task_kind == TaskKind::Lora && receipt.accepted
+}
+
+fn lineage(entries: &[Entry]) -> Finding {
+    let mut heads: BTreeMap<&str, Digest> = BTreeMap::new();
+    let mut accepted = 0;
+    for entry in entries {
+        let receipt = &entry.receipt;
+        let is_update = receipt.kind == Kind::Decision && receipt.task_kind == TaskKind::Lora;
+        if !is_update {
+            continue;
+        }
+        let head = heads.get(receipt.pipeline.as_str());
+        if let (Some(head), Some(base)) = (head, receipt.base_model_hash)
+            && *head != base
+        {
+            return failed("lineage", entry, &format!("it starts from {base}, but the head was {head}"));
+        }
+        if makes_version(receipt) {
+            let Some(model) = receipt.new_model_hash else {
+                return failed("lineage", entry, "it is accepted and names no model");
+            };
+            heads.insert(&receipt.pipeline, model);
+            accepted += 1;
+        }
+    }
+    ok("lineage", format!("{accepted} accepted, each from the head before it"))
+}
+
+fn files(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
+    let mut absent = 0;
+    let mut checked = 0;
+    for entry in entries {
+        let receipt = &entry.receipt;
+        let rows = receipt
+            .train
+            .as_ref()
+            .zip(receipt.adapter_hash)
+            .filter(|_| receipt.kind == Kind::Decision)
+            .map(|(train, adapter)| ("its list of training rows", train.data_root, artefacts.rows(&adapter)));
+        let adapter = receipt.adapter_hash.map(|named| ("its adapter", named, artefacts.adapter(&named)));
+        let model = receipt.new_model_hash.map(|named| ("its model", named, artefacts.model(&named)));
+        for (what, named, found) in [rows, adapter, model].into_iter().flatten() {
+            match found {
+                Some(found) if found != named => {
+                    return failed("artefacts", entry, &format!("{what} has the digest {found}, not {named}"));
+                }
+                Some(_) => checked += 1,
+                None => absent += 1,
+            }
+        }
+    }
+    let mut finding = ok("artefacts", format!("{checked} digests match their files"));
+    if absent > 0 {
+        finding.status = Status::Unchecked;
+        finding.text = format!("{}, {absent} files are not here", finding.text);
+    }
+    finding
+}
+
+fn heads(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
+    let newest: BTreeMap<&str, &Entry> = entries
+        .iter()
+        .filter(|entry| makes_version(&entry.receipt))
+        .map(|entry| (entry.receipt.pipeline.as_str(), entry))
+        .collect();
+    for (pipeline, entry) in &newest {
+        let wanted = entry.receipt.new_model_hash;
+        match artefacts.head(pipeline) {
+            Some(head) if Some(head) != wanted => {
+                return failed("head", entry, &format!("{pipeline} points at {head}, which is not its model"));
+            }
+            Some(_) => {}
+            None => {
+                return Finding {
+                    check: "head",
+                    status: Status::Unchecked,
+                    text: format!("the head of {pipeline} is not here"),
+                };
+            }
+        }
+    }
+    ok("head", format!("{} at the newest accepted model", newest.len()))
+}
+
+fn not_proven(entries: &[Entry]) -> Vec<String> {
+    let meters: BTreeSet<&str> = entries
+        .iter()
+        .filter_map(|entry| entry.receipt.energy.as_ref())
+        .map(|energy| energy.provenance.as_str())
+        .collect();
+    let meters: Vec<&str> = meters.into_iter().collect();
+    vec![
+        format!("the joules themselves (self-reported; known by: {})", meters.join(", ")),
+        "that the rows named were the rows trained on".into(),
+        "that the trainer never saw the gate split (custody: local)".into(),
+        "that the gate split stands for the inputs to come".into(),
+    ]
+}
