@@ -34,7 +34,10 @@ impl Timestamp {
 
     /// `time` later.
     pub fn plus(self, time: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// For people: `2026-11-23 14:38 UTC`.

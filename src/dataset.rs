@@ -99,7 +99,11 @@ pub fn matching_files(project: &Path, pattern: &str) -> Result<Vec<PathBuf>, Dat
         .filter(|path| path.is_file())
         .collect();
     found.sort();
-    if found.is_empty() { Err(none()) } else { Ok(found) }
+    if found.is_empty() {
+        Err(none())
+    } else {
+        Ok(found)
+    }
 }
 
 /// The header of a CSV file.
@@ -110,7 +114,9 @@ pub fn columns(path: &Path) -> Result<Vec<String>, DatasetError> {
     let text = files::read_text(path)?;
     let first = text.lines().next().unwrap_or_default();
     let mut reader = csv::ReaderBuilder::new().from_reader(first.as_bytes());
-    let header = reader.headers().map_err(|error| row_error(path, 1, &error))?;
+    let header = reader
+        .headers()
+        .map_err(|error| row_error(path, 1, &error))?;
     Ok(header.iter().map(str::to_owned).collect())
 }
 
@@ -178,16 +184,22 @@ fn read_file(
         });
     }
     let mut reader = csv::ReaderBuilder::new().from_reader(content.as_bytes());
-    let header = reader.headers().map_err(|error| row_error(path, 1, &error))?.clone();
+    let header = reader
+        .headers()
+        .map_err(|error| row_error(path, 1, &error))?
+        .clone();
     if header.is_empty() {
         return Err(DatasetError::Empty(path.to_owned()));
     }
     let find = |column: &str| {
-        header.iter().position(|name| name == column).ok_or_else(|| DatasetError::NoColumn {
-            path: path.to_owned(),
-            column: column.to_owned(),
-            known: header.iter().collect::<Vec<_>>().join(", "),
-        })
+        header
+            .iter()
+            .position(|name| name == column)
+            .ok_or_else(|| DatasetError::NoColumn {
+                path: path.to_owned(),
+                column: column.to_owned(),
+                known: header.iter().collect::<Vec<_>>().join(", "),
+            })
     };
     let text_at = find(text_column)?;
     let label_at = label.map(|label| find(label.column)).transpose()?;
@@ -219,7 +231,11 @@ fn class_of(text: &str, names: &[String]) -> Result<usize, String> {
         return Err("the row has no label".into());
     }
     let by_name = names.iter().position(|name| name == text);
-    let by_number = || text.parse().ok().filter(|&number: &usize| number < names.len());
+    let by_number = || {
+        text.parse()
+            .ok()
+            .filter(|&number: &usize| number < names.len())
+    };
     by_name.or_else(by_number).ok_or_else(|| {
         format!(
             "label `{text}` is none of {} (or 0 to {})",
@@ -277,7 +293,9 @@ mod tests {
             names: &names,
         };
         Dataset::load(folder.path(), "*.csv", "text", Some(label)).map_err(|error| {
-            error.to_string().replace(&format!("{}/", folder.path().display()), "")
+            error
+                .to_string()
+                .replace(&format!("{}/", folder.path().display()), "")
         })
     }
 
@@ -293,15 +311,36 @@ mod tests {
     #[test]
     fn every_fault_has_its_place() {
         let cases: [(&[u8], &str); 9] = [
-            (b"text,label\ngood,\n", "rows.csv, line 2: the row has no label"),
-            (b"text,label\ngood,1\nbad,2\n", "rows.csv, line 3: label `2` is none of negative, positive (or 0 to 1)"),
-            (b"text,label\ngood,1\nb\xffd,0\n", "rows.csv is not UTF-8: bad byte at line 3, byte 2 of the line"),
-            (b"text,label\ngood,1\n\"bad,0\nmore,1\n", "rows.csv, line 3: a quote is opened here and never closed"),
-            (b"text,label\ngood,1\nbad,0,0\n", "rows.csv, line 3: the row has 3 fields, the header 2"),
+            (
+                b"text,label\ngood,\n",
+                "rows.csv, line 2: the row has no label",
+            ),
+            (
+                b"text,label\ngood,1\nbad,2\n",
+                "rows.csv, line 3: label `2` is none of negative, positive (or 0 to 1)",
+            ),
+            (
+                b"text,label\ngood,1\nb\xffd,0\n",
+                "rows.csv is not UTF-8: bad byte at line 3, byte 2 of the line",
+            ),
+            (
+                b"text,label\ngood,1\n\"bad,0\nmore,1\n",
+                "rows.csv, line 3: a quote is opened here and never closed",
+            ),
+            (
+                b"text,label\ngood,1\nbad,0,0\n",
+                "rows.csv, line 3: the row has 3 fields, the header 2",
+            ),
             (b"", "rows.csv has no rows"),
             (b"text,label\n", "rows.csv has no rows"),
-            (b"text,label\na,1\nb,1\n", "rows.csv has one class only: every row is `positive`"),
-            (b"body,label\na,1\n", "rows.csv has no column `text`; it has body, label"),
+            (
+                b"text,label\na,1\nb,1\n",
+                "rows.csv has one class only: every row is `positive`",
+            ),
+            (
+                b"body,label\na,1\n",
+                "rows.csv has no column `text`; it has body, label",
+            ),
         ];
         for (content, expected) in cases {
             assert_eq!(load(content).unwrap_err(), expected);

@@ -129,7 +129,10 @@ mod tests {
         let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").to_string(), text);
         assert_eq!(text.parse(), Ok(Digest::of(b"")));
-        assert_eq!(Digest::of_parts([b"ab".as_slice(), b"c"]), Digest::of(b"abc"));
+        assert_eq!(
+            Digest::of_parts([b"ab".as_slice(), b"c"]),
+            Digest::of(b"abc")
+        );
     }
 
     #[test]

@@ -63,13 +63,17 @@ impl FileError {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Some("the disk is full; free some space and run the same command again".into())
                 }
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    Some(format!("make {} writable for this user", parent(path).display()))
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Some(
+                    format!("make {} writable for this user", parent(path).display()),
+                ),
+                io::ErrorKind::NotFound => {
+                    Some("check the path; it is relative to the project folder".into())
                 }
-                io::ErrorKind::NotFound => Some("check the path; it is relative to the project folder".into()),
                 _ => None,
             },
-            Self::Locked { .. } => Some("wait until it is done; the lock goes with its process".into()),
+            Self::Locked { .. } => {
+                Some("wait until it is done; the lock goes with its process".into())
+            }
             Self::NotUtf8 { .. } => Some("save the file as UTF-8".into()),
         }
     }
@@ -111,7 +115,10 @@ pub fn read_text(path: &Path) -> Result<String, FileError> {
     String::from_utf8(read(path)?).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let before = &error.as_bytes()[..good];
-        let line_start = before.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        let line_start = before
+            .iter()
+            .rposition(|&b| b == b'\n')
+            .map_or(0, |at| at + 1);
         FileError::NotUtf8 {
             path: path.to_owned(),
             line: before.iter().filter(|&&b| b == b'\n').count() + 1,
@@ -357,7 +364,10 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(
+                fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
         }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
@@ -382,7 +392,10 @@ mod tests {
         let path = folder.path().join("rows.csv");
         replace(&path, b"text,label\ngood,1\nb\xffd,0\n", Access::Usual).unwrap();
         let error = read_text(&path).unwrap_err().to_string();
-        assert!(error.ends_with("bad byte at line 3, byte 2 of the line"), "{error}");
+        assert!(
+            error.ends_with("bad byte at line 3, byte 2 of the line"),
+            "{error}"
+        );
     }
 
     #[test]

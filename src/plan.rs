@@ -120,11 +120,17 @@ pub fn plan(
     facts: &Facts,
     shortfall: impl Fn(Joules, Joules) -> Option<Short>,
 ) -> Plan {
-    assert_eq!(pipeline.tasks.len(), facts.tasks.len(), "facts for every task");
+    assert_eq!(
+        pipeline.tasks.len(),
+        facts.tasks.len(),
+        "facts for every task"
+    );
     let mut level = facts.level;
     let mut planned: Vec<Planned> = Vec::new();
     for (task, known) in pipeline.tasks.iter().zip(&facts.tasks) {
-        let (decision, reason) = decide(task, known, facts, &planned, |joules| shortfall(level, joules));
+        let (decision, reason) = decide(task, known, facts, &planned, |joules| {
+            shortfall(level, joules)
+        });
         let expected = mean(&known.past);
         if decision == Decision::Run {
             // A task without history may use all of its budget.
@@ -164,31 +170,63 @@ fn decide(
 ) -> (Decision, String) {
     for needed in &task.needs {
         let blocked = earlier.iter().find(|planned| {
-            planned.task == needed.value && matches!(planned.decision, Decision::Defer | Decision::Deny)
+            planned.task == needed.value
+                && matches!(planned.decision, Decision::Defer | Decision::Deny)
         });
         if let Some(blocked) = blocked {
-            let word = if blocked.decision == Decision::Deny { "denied" } else { "deferred" };
-            return (Decision::Defer, format!("needs {}, which is {word}", needed.value));
+            let word = if blocked.decision == Decision::Deny {
+                "denied"
+            } else {
+                "deferred"
+            };
+            return (
+                Decision::Defer,
+                format!("needs {}, which is {word}", needed.value),
+            );
         }
     }
     let reason = match known.work {
-        WorkFacts::Index { rows, missing: 0, stale: false } => {
+        WorkFacts::Index {
+            rows,
+            missing: 0,
+            stale: false,
+        } => {
             return (Decision::Skip, format!("the index holds all {rows} rows"));
         }
-        WorkFacts::Index { rows, missing: 0, stale: true } => {
+        WorkFacts::Index {
+            rows,
+            missing: 0,
+            stale: true,
+        } => {
             format!("the index holds rows beyond the {rows} of the data")
         }
-        WorkFacts::Index { rows, missing, .. } => format!("{missing} of {rows} rows are not in the index"),
-        WorkFacts::Lora { looks, looks_budget, .. } if looks >= looks_budget => {
+        WorkFacts::Index { rows, missing, .. } => {
+            format!("{missing} of {rows} rows are not in the index")
+        }
+        WorkFacts::Lora {
+            looks,
+            looks_budget,
+            ..
+        } if looks >= looks_budget => {
             return (
                 Decision::Deny,
                 format!("the gate split has had its {looks_budget} looks; use a fresh one"),
             );
         }
-        WorkFacts::Lora { rows, unseen: 0, version, .. } => {
+        WorkFacts::Lora {
+            rows,
+            unseen: 0,
+            version,
+            ..
+        } => {
             format!("version {version} has seen all {rows} rows; they start over")
         }
-        WorkFacts::Lora { rows, unseen, version, .. } => {
+        WorkFacts::Lora {
+            rows,
+            unseen,
+            version,
+            ..
+        } => {
             format!("version {version} has not seen {unseen} of {rows} rows")
         }
     };
@@ -196,7 +234,10 @@ fn decide(
         && facts.provenance.is_none_or(|provenance| provenance < least)
     {
         let found = facts.provenance.map_or("no probe", Provenance::as_str);
-        return (Decision::Deny, format!("joules would be {found}; min_provenance is {least}"));
+        return (
+            Decision::Deny,
+            format!("joules would be {found}; min_provenance is {least}"),
+        );
     }
     match shortfall(task.budget) {
         Some(short) => (Decision::Defer, short_reason(task.budget, &short)),
@@ -208,7 +249,9 @@ fn decide(
 pub fn short_reason(budget: Joules, short: &Short) -> String {
     let until = match short.affordable {
         Affordable::At(time) => format!("affordable at {}", time.human()),
-        Affordable::NeverWithoutGrant => "there is no allowance; see `cryo bucket grant`".to_owned(),
+        Affordable::NeverWithoutGrant => {
+            "there is no allowance; see `cryo bucket grant`".to_owned()
+        }
         Affordable::AboveCap(cap) => format!("the bucket never holds more than {}", cap.human()),
     };
     format!(
@@ -326,10 +369,18 @@ mod tests {
     #[test]
     fn scarce_joules_go_in_order_and_the_rest_waits() {
         let [first, second] = decisions(&facts(250)).try_into().unwrap();
-        assert_eq!((first.0, second.0), (Decision::Run, Decision::Run), "50 expected, 200 left");
+        assert_eq!(
+            (first.0, second.0),
+            (Decision::Run, Decision::Run),
+            "50 expected, 200 left"
+        );
         let [first, second] = decisions(&facts(240)).try_into().unwrap();
         assert_eq!((first.0, second.0), (Decision::Run, Decision::Defer));
-        assert!(second.1.contains("budget is 200 J, the bucket holds 190 J"), "{}", second.1);
+        assert!(
+            second.1.contains("budget is 200 J, the bucket holds 190 J"),
+            "{}",
+            second.1
+        );
         let [first, second] = decisions(&facts(50)).try_into().unwrap();
         assert_eq!((first.0, second.0), (Decision::Defer, Decision::Defer));
         assert_eq!(second.1, "needs first, which is deferred");
@@ -356,6 +407,9 @@ mod tests {
         strict.min_provenance = Some(Provenance::Counter);
         let [first, _] = decisions(&strict).try_into().unwrap();
         assert_eq!(first.0, Decision::Deny);
-        assert_eq!(first.1, "joules would be modelled; min_provenance is counter");
+        assert_eq!(
+            first.1,
+            "joules would be modelled; min_provenance is counter"
+        );
     }
 }

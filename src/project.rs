@@ -11,7 +11,9 @@ pub struct Project {
 impl Project {
     /// The nearest folder from `start` upwards that has a `cryo.toml`, else `start`.
     pub fn find(start: &Path) -> Self {
-        let root = start.ancestors().find(|folder| folder.join("cryo.toml").is_file());
+        let root = start
+            .ancestors()
+            .find(|folder| folder.join("cryo.toml").is_file());
         Self {
             root: root.unwrap_or(start).to_owned(),
         }

@@ -142,27 +142,40 @@ impl Settings {
 
     fn check(written: Written) -> Result<Self, SettingsError> {
         let amount = |key, value: f64| {
-            Joules::from_f64(value).filter(|joules| *joules >= Joules::ZERO).ok_or(SettingsError::Value {
-                key,
-                what: format!("must be a number of joules from 0 up, this is {value}"),
-            })
+            Joules::from_f64(value)
+                .filter(|joules| *joules >= Joules::ZERO)
+                .ok_or(SettingsError::Value {
+                    key,
+                    what: format!("must be a number of joules from 0 up, this is {value}"),
+                })
         };
         let power = |key, value: f64, lowest: f64| {
             let is_power = value.is_finite() && value >= lowest;
-            is_power.then_some(Watts(value)).ok_or(SettingsError::Value {
-                key,
-                what: format!("must be a number of watts from {lowest} up, this is {value}"),
-            })
+            is_power
+                .then_some(Watts(value))
+                .ok_or(SettingsError::Value {
+                    key,
+                    what: format!("must be a number of watts from {lowest} up, this is {value}"),
+                })
         };
         let value = |key| move |what| SettingsError::Value { key, what };
-        let cache = written.cache.or_else(|| Some(folder_from("XDG_CACHE_HOME", ".cache")?.join("cryoflux/models")));
+        let cache = written
+            .cache
+            .or_else(|| Some(folder_from("XDG_CACHE_HOME", ".cache")?.join("cryoflux/models")));
         Ok(Self {
             device: written.device.parse().map_err(value("device"))?,
             threads: written.threads,
             bucket: BucketPolicy {
                 cap: amount("bucket.cap_joules", written.bucket.cap_joules)?,
-                allowance: power("bucket.allowance_watts", written.bucket.allowance_watts, 0.0)?,
-                opening_grant: amount("bucket.opening_grant_joules", written.bucket.opening_grant_joules)?,
+                allowance: power(
+                    "bucket.allowance_watts",
+                    written.bucket.allowance_watts,
+                    0.0,
+                )?,
+                opening_grant: amount(
+                    "bucket.opening_grant_joules",
+                    written.bucket.opening_grant_joules,
+                )?,
             },
             sources: Sources {
                 nvml_library: written.meter.nvml_library.map(PathBuf::into_os_string),
@@ -187,8 +200,11 @@ impl Settings {
 
 /// The hub as the Hugging Face tools' variables describe it.
 fn hub() -> Hub {
-    let home = folder_from("HF_HOME", ".cache/huggingface").unwrap_or_else(|| PathBuf::from("huggingface"));
-    let is_set = |name: &str| env::var(name).is_ok_and(|value| !["", "0", "false"].contains(&value.as_str()));
+    let home = folder_from("HF_HOME", ".cache/huggingface")
+        .unwrap_or_else(|| PathBuf::from("huggingface"));
+    let is_set = |name: &str| {
+        env::var(name).is_ok_and(|value| !["", "0", "false"].contains(&value.as_str()))
+    };
     Hub {
         endpoint: env::var("HF_ENDPOINT")
             .ok()
@@ -201,7 +217,9 @@ fn hub() -> Hub {
 }
 
 fn folder_from(variable: &str, below_home: &str) -> Option<PathBuf> {
-    let named = env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let named = env::var_os(variable)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from);
     named.or_else(|| Some(env::home_dir()?.join(below_home)))
 }
 
@@ -230,10 +248,26 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        assert!(load("[bucket]\nalowance = 1\n").unwrap_err().contains("alowance"));
+        assert!(
+            load("[bucket]\nalowance = 1\n")
+                .unwrap_err()
+                .contains("alowance")
+        );
         assert!(load("device = \"tpu\"\n").unwrap_err().contains("`device`"));
-        assert!(load("[bucket]\ncap_joules = -1\n").unwrap_err().contains("bucket.cap_joules"));
-        assert!(load("[meter]\ncpu_tdp_watts = inf\n").unwrap_err().contains("meter.cpu_tdp_watts"));
-        assert!(load("[meter]\nmin_provenance = \"good\"\n").unwrap_err().contains("power-average"));
+        assert!(
+            load("[bucket]\ncap_joules = -1\n")
+                .unwrap_err()
+                .contains("bucket.cap_joules")
+        );
+        assert!(
+            load("[meter]\ncpu_tdp_watts = inf\n")
+                .unwrap_err()
+                .contains("meter.cpu_tdp_watts")
+        );
+        assert!(
+            load("[meter]\nmin_provenance = \"good\"\n")
+                .unwrap_err()
+                .contains("power-average")
+        );
     }
 }

@@ -239,14 +239,28 @@ mod tests {
 
     #[test]
     fn text_has_all_places() {
-        assert_eq!(Joules::from_smallest(1_834_250_000).to_string(), "1834.250000");
+        assert_eq!(
+            Joules::from_smallest(1_834_250_000).to_string(),
+            "1834.250000"
+        );
         assert_eq!(Nats::from_smallest(-13_580_246).to_string(), "-0.013580246");
         assert_eq!("12.5".parse(), Ok(Joules::from_smallest(12_500_000)));
     }
 
     #[test]
     fn odd_text_is_refused() {
-        for text in ["", "-", ".5", "1.", "1e3", "+1", "1.0000001", " 1", "NaN", "99999999999999999999"] {
+        for text in [
+            "",
+            "-",
+            ".5",
+            "1.",
+            "1e3",
+            "+1",
+            "1.0000001",
+            " 1",
+            "NaN",
+            "99999999999999999999",
+        ] {
             assert!(text.parse::<Joules>().is_err(), "{text:?} was taken");
         }
     }

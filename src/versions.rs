@@ -90,10 +90,11 @@ impl Versions {
         let Some(bytes) = files::read_if_there(&path)? else {
             return Ok(None);
         };
-        let head: Head = serde_json::from_slice(&bytes).map_err(|error| VersionError::Malformed {
-            path,
-            cause: error.to_string(),
-        })?;
+        let head: Head =
+            serde_json::from_slice(&bytes).map_err(|error| VersionError::Malformed {
+                path,
+                cause: error.to_string(),
+            })?;
         let folder = self.folder(&head.model_hash);
         if !folder.join(MODEL_FILE).is_file() {
             return Err(VersionError::Absent {
@@ -111,16 +112,24 @@ impl Versions {
     /// When the file cannot be written; the head is then where it was.
     pub fn move_head(&self, pipeline: &str, head: Head) -> Result<(), VersionError> {
         let text = serde_json::to_string(&head).unwrap_or_default();
-        Ok(files::replace(&self.head_file(pipeline), format!("{text}\n").as_bytes(), Access::Usual)?)
+        Ok(files::replace(
+            &self.head_file(pipeline),
+            format!("{text}\n").as_bytes(),
+            Access::Usual,
+        )?)
     }
 
     fn head_file(&self, pipeline: &str) -> PathBuf {
-        self.state.join("heads").join(format!("{}.json", file_name(pipeline)))
+        self.state
+            .join("heads")
+            .join(format!("{}.json", file_name(pipeline)))
     }
 
     /// Names of the pipelines that have a head of their own.
     pub fn pipelines<'a>(&self, chain: &'a Chain) -> Vec<&'a str> {
-        let mut names: Vec<&str> = accepted(chain).map(|entry| entry.receipt.pipeline.as_str()).collect();
+        let mut names: Vec<&str> = accepted(chain)
+            .map(|entry| entry.receipt.pipeline.as_str())
+            .collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -159,7 +168,10 @@ fn file_name(text: &str) -> String {
 }
 
 fn accepted(chain: &Chain) -> impl Iterator<Item = &Entry> {
-    chain.entries().iter().filter(|entry| makes_version(&entry.receipt))
+    chain
+        .entries()
+        .iter()
+        .filter(|entry| makes_version(&entry.receipt))
 }
 
 fn makes_version(receipt: &Receipt) -> bool {
@@ -216,7 +228,10 @@ mod tests {
             model_hash: Digest::of(b"m"),
         };
         versions.move_head("p", head).unwrap();
-        assert!(matches!(versions.head("p"), Err(VersionError::Absent { .. })));
+        assert!(matches!(
+            versions.head("p"),
+            Err(VersionError::Absent { .. })
+        ));
         std::fs::create_dir_all(versions.folder(&head.model_hash)).unwrap();
         std::fs::write(versions.folder(&head.model_hash).join(MODEL_FILE), b"m").unwrap();
         assert_eq!(versions.head("p").unwrap(), Some(head));

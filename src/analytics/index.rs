@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use duckdb::arrow::array::{Array, ArrayRef, FixedSizeListArray, Float32Array, Int64Array, RecordBatch, StringArray};
+use duckdb::arrow::array::{
+    Array, ArrayRef, FixedSizeListArray, Float32Array, Int64Array, RecordBatch, StringArray,
+};
 use duckdb::arrow::datatypes::{DataType, Field, Schema};
 use duckdb::{Connection, params};
 
@@ -72,7 +74,8 @@ impl IndexStore {
         let row = |row: &duckdb::Row<'_>| -> duckdb::Result<(String, String, String, u64)> {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         };
-        let sql = "SELECT encoder_hash, data_hash, index_hash, (SELECT count(*) FROM rows) FROM built";
+        let sql =
+            "SELECT encoder_hash, data_hash, index_hash, (SELECT count(*) FROM rows) FROM built";
         let (encoder, data, index, rows) = connection.query_row(sql, [], row).ok()?;
         Some(IndexState {
             encoder: encoder.parse().ok()?,
@@ -93,11 +96,16 @@ impl IndexStore {
 
     fn read_vectors(&self) -> Option<HashMap<Digest, Vec<f32>>> {
         let connection = open_read_only(&self.path).ok()?;
-        let mut statement = connection.prepare("SELECT row_hash, embedding FROM rows").ok()?;
+        let mut statement = connection
+            .prepare("SELECT row_hash, embedding FROM rows")
+            .ok()?;
         let mut vectors = HashMap::new();
         for batch in statement.query_arrow([]).ok()? {
             let hashes = batch.column(0).as_any().downcast_ref::<StringArray>()?;
-            let lists = batch.column(1).as_any().downcast_ref::<FixedSizeListArray>()?;
+            let lists = batch
+                .column(1)
+                .as_any()
+                .downcast_ref::<FixedSizeListArray>()?;
             for at in 0..batch.num_rows() {
                 let values = lists.value(at);
                 let values = values.as_any().downcast_ref::<Float32Array>()?;
@@ -111,7 +119,12 @@ impl IndexStore {
     ///
     /// # Errors
     /// When it cannot be written; the old one then stays.
-    pub fn replace(&self, state: &IndexState, rows: &[IndexRow], dim: usize) -> Result<(), AnalyticsError> {
+    pub fn replace(
+        &self,
+        state: &IndexState,
+        rows: &[IndexRow],
+        dim: usize,
+    ) -> Result<(), AnalyticsError> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let staging = Staging::new(&folder.join(".building"))?;
         let built = staging.path().join("index.duckdb");
@@ -181,7 +194,11 @@ fn write(path: &Path, state: &IndexState, rows: &[IndexRow], dim: usize) -> duck
     ))?;
     connection.execute(
         "INSERT INTO built VALUES (?, ?, ?)",
-        params![state.encoder.to_string(), state.data.to_string(), state.index.to_string()],
+        params![
+            state.encoder.to_string(),
+            state.data.to_string(),
+            state.index.to_string()
+        ],
     )?;
     let mut appender = connection.appender("rows")?;
     // DuckDB takes batches of at most its own vector size.
@@ -194,13 +211,35 @@ fn write(path: &Path, state: &IndexState, rows: &[IndexRow], dim: usize) -> duck
 fn batch(rows: &[IndexRow], dim: usize) -> duckdb::Result<RecordBatch> {
     let text = |values: Vec<String>| Arc::new(StringArray::from(values)) as ArrayRef;
     let item = Arc::new(Field::new("item", DataType::Float32, true));
-    let values: Vec<f32> = rows.iter().flat_map(|row| row.vector.iter().copied()).collect();
-    let list = FixedSizeListArray::new(Arc::clone(&item), dim as i32, Arc::new(Float32Array::from(values)), None);
+    let values: Vec<f32> = rows
+        .iter()
+        .flat_map(|row| row.vector.iter().copied())
+        .collect();
+    let list = FixedSizeListArray::new(
+        Arc::clone(&item),
+        dim as i32,
+        Arc::new(Float32Array::from(values)),
+        None,
+    );
     let columns: Vec<(&str, ArrayRef)> = vec![
-        ("row_hash", text(rows.iter().map(|row| row.digest.to_string()).collect())),
-        ("file", text(rows.iter().map(|row| row.file.clone()).collect())),
-        ("line", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.line as i64)))),
-        ("text", text(rows.iter().map(|row| row.text.clone()).collect())),
+        (
+            "row_hash",
+            text(rows.iter().map(|row| row.digest.to_string()).collect()),
+        ),
+        (
+            "file",
+            text(rows.iter().map(|row| row.file.clone()).collect()),
+        ),
+        (
+            "line",
+            Arc::new(Int64Array::from_iter_values(
+                rows.iter().map(|row| row.line as i64),
+            )),
+        ),
+        (
+            "text",
+            text(rows.iter().map(|row| row.text.clone()).collect()),
+        ),
         ("embedding", Arc::new(list)),
     ];
     let fields: Vec<Field> = columns

@@ -41,7 +41,9 @@ impl AnalyticsError {
         let path = path.to_owned();
         move |error| {
             let cause = error.to_string();
-            if cause.contains("Could not set lock") || cause.contains("being used by another process") {
+            if cause.contains("Could not set lock")
+                || cause.contains("being used by another process")
+            {
                 Self::Busy(path)
             } else {
                 Self::Database { path, cause }

@@ -50,7 +50,11 @@ fn add_missing(path: &Path, chain: &Chain) -> Result<Option<u64>, AnalyticsError
         )?;
         let entries = chain.entries();
         let fits = held as usize <= entries.len()
-            && (held == 0 || last == entries.get(held as usize - 1).map(|entry| entry.hash.to_string()));
+            && (held == 0
+                || last
+                    == entries
+                        .get(held as usize - 1)
+                        .map(|entry| entry.hash.to_string()));
         if !fits {
             return Ok(None);
         }
@@ -59,8 +63,13 @@ fn add_missing(path: &Path, chain: &Chain) -> Result<Option<u64>, AnalyticsError
         {
             let mut insert = transaction.prepare("INSERT INTO chain VALUES (?, ?, ?)")?;
             for entry in missing {
-                let statement = serde_json::to_string(&Statement::new(entry.receipt.clone())).unwrap_or_default();
-                insert.execute(params![entry.receipt.seq, entry.hash.to_string(), statement])?;
+                let statement = serde_json::to_string(&Statement::new(entry.receipt.clone()))
+                    .unwrap_or_default();
+                insert.execute(params![
+                    entry.receipt.seq,
+                    entry.hash.to_string(),
+                    statement
+                ])?;
             }
         }
         transaction.commit()?;

@@ -75,7 +75,8 @@ fn run(connection: &Connection, sql: &str) -> duckdb::Result<Table> {
 
 fn cell(text: Option<String>, kind: &str) -> Cell {
     const NUMBERS: [&str; 10] = [
-        "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "UHUGEINT",
+        "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT", "FLOAT",
+        "DOUBLE", "UHUGEINT",
     ];
     match text {
         None => Cell::Null,

@@ -7,7 +7,9 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 /// Meters energy, spends it on learning, and proves what each joule bought.
 #[derive(Debug, Parser)]
 #[command(name = "cryo", version, max_term_width = 100)]
-#[command(after_help = "Start with:\n  cryo apply pipelines/sentiment.toml\n\nExit codes are listed in docs/exit-codes.md.")]
+#[command(
+    after_help = "Start with:\n  cryo apply pipelines/sentiment.toml\n\nExit codes are listed in docs/exit-codes.md."
+)]
 pub struct Args {
     /// Print JSON, and nothing else, to stdout.
     #[arg(long, global = true)]

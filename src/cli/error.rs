@@ -55,7 +55,9 @@ pub fn exit_of(error: &EngineError) -> Exit {
         | EngineError::Backend(_)
         | EngineError::Fetch(_) => Exit::Failed,
         EngineError::Chain(crate::receipts::ChainError::File(_)) => Exit::Unexpected,
-        EngineError::Chain(_) | EngineError::Altered { .. } | EngineError::Version(_) => Exit::Broken,
+        EngineError::Chain(_) | EngineError::Altered { .. } | EngineError::Version(_) => {
+            Exit::Broken
+        }
         EngineError::File(FileError::Locked { .. }) => Exit::Locked,
         _ => Exit::Unexpected,
     }

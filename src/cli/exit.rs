@@ -69,6 +69,10 @@ impl Exit {
             Exit::Interrupted,
         ];
         let rank = |exit: Self| ORDER.iter().position(|other| *other == exit);
-        if rank(self) >= rank(other) { self } else { other }
+        if rank(self) >= rank(other) {
+            self
+        } else {
+            other
+        }
     }
 }

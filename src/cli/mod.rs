@@ -32,14 +32,16 @@ fn run(args: Args, output: &Output) -> Result<Exit, error::CliError> {
         Command::Validate { pipelines } => commands::validate::run(&context, &pipelines),
         Command::Model { command } => commands::model::run(&context, command),
         Command::Meter { seconds, relearn } => commands::meter::run(&context, seconds, relearn),
-        Command::Bucket { command } => commands::bucket::run(&context, command),
+        Command::Bucket { command } => commands::bucket::run(&context, command.as_ref()),
         Command::History { limit, all } => commands::history::run(&context, limit, all),
         Command::Show { receipt } => commands::show::run(&context, &receipt),
         Command::Verify => commands::verify::run(&context),
         Command::Sql { query, csv } => commands::sql::run(&context, &query, csv),
         Command::Versions => commands::versions::run(&context),
         Command::Predict { texts, pick } => commands::predict::run(&context, &texts, &pick),
-        Command::Search { text, task, limit } => commands::search::run(&context, &text, task.as_deref(), limit),
+        Command::Search { text, task, limit } => {
+            commands::search::run(&context, &text, task.as_deref(), limit)
+        }
         Command::Export { folder, pick } => commands::export::run(&context, &folder, &pick),
     }
 }

@@ -97,7 +97,11 @@ impl Baseline {
 
     /// Its standard error; the probes' errors are independent.
     pub fn sigma_watts(&self) -> Watts {
-        let squares: f64 = self.idle.iter().map(|idle| idle.sigma_watts.0.powi(2)).sum();
+        let squares: f64 = self
+            .idle
+            .iter()
+            .map(|idle| idle.sigma_watts.0.powi(2))
+            .sum();
         Watts(squares.sqrt())
     }
 
@@ -149,7 +153,9 @@ impl Baseline {
                 .ok()
                 .filter(|_| Digest::of(&bytes).hex() == name)
                 .ok_or_else(|| BaselineError::Edited(path.display().to_string()))?;
-            let is_newer = newest.as_ref().is_none_or(|best| baseline.learned > best.learned);
+            let is_newer = newest
+                .as_ref()
+                .is_none_or(|best| baseline.learned > best.learned);
             if baseline.fits(meter) && is_newer {
                 newest = Some(baseline);
             }
@@ -202,8 +208,13 @@ mod tests {
             learned: Timestamp::from_millis(1),
         };
         baseline.freeze(folder.path()).unwrap();
-        assert_eq!(Baseline::newest(folder.path(), &meter).unwrap(), Some(baseline.clone()));
-        let path = folder.path().join(format!("{}.json", baseline.hash().hex()));
+        assert_eq!(
+            Baseline::newest(folder.path(), &meter).unwrap(),
+            Some(baseline.clone())
+        );
+        let path = folder
+            .path()
+            .join(format!("{}.json", baseline.hash().hex()));
         let edited = fs::read_to_string(&path).unwrap().replace("short", "shirt");
         fs::write(&path, edited).unwrap();
         let error = Baseline::newest(folder.path(), &meter).unwrap_err();

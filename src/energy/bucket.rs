@@ -366,7 +366,10 @@ mod tests {
     #[test]
     fn a_dead_lease_is_charged_in_full_and_once() {
         let folder = tempfile::tempdir().unwrap();
-        open(folder.path(), 0).take(lease(4000), at(0)).unwrap().unwrap();
+        open(folder.path(), 0)
+            .take(lease(4000), at(0))
+            .unwrap()
+            .unwrap();
         let mut after_crash = open(folder.path(), 0);
         let recovered = after_crash.recover().unwrap().unwrap();
         assert_eq!(recovered.charged, joules(4000));

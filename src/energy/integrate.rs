@@ -46,8 +46,14 @@ impl Integrator {
         let time = reading.at.saturating_duration_since(last.at);
         let energy = match (last.value, reading.value) {
             (
-                Value::Counter { microjoules: before, .. },
-                Value::Counter { microjoules: after, wraps_at },
+                Value::Counter {
+                    microjoules: before,
+                    ..
+                },
+                Value::Counter {
+                    microjoules: after,
+                    wraps_at,
+                },
             ) => counted(before, after, wraps_at),
             (Value::Power(before), Value::Power(after)) if time <= LONGEST_POWER_GAP => {
                 Some(Watts((before.0 + after.0) / 2.0).over(time))
@@ -137,7 +143,11 @@ mod tests {
     #[test]
     fn power_is_a_trapezoid_and_a_long_gap_is_unknown() {
         let power = |watts| Value::Power(Watts(watts));
-        let found = increments(&[(0, power(100.0)), (1000, power(200.0)), (9000, power(200.0))]);
+        let found = increments(&[
+            (0, power(100.0)),
+            (1000, power(200.0)),
+            (9000, power(200.0)),
+        ]);
         assert_eq!(found[1].energy.as_f64(), 150.0);
         assert_eq!(found[2].energy, Joules::ZERO);
         assert_eq!(found[2].unmeasured, Duration::from_secs(8));

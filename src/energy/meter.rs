@@ -172,7 +172,10 @@ impl Meter {
         let start = self.sample();
         thread::sleep(time);
         let span = self.sample().since(&start);
-        span.probes.iter().map(|joules| joules.per(span.time)).collect()
+        span.probes
+            .iter()
+            .map(|joules| joules.per(span.time))
+            .collect()
     }
 }
 

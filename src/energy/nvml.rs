@@ -53,9 +53,11 @@ fn board(nvml: &'static Nvml, index: u32) -> Result<Board, NvmlError> {
             Provenance::PowerAverage
         }
     };
-    let limit = device.enforced_power_limit().map_or(UNKNOWN_LIMIT_WATTS, |milliwatts| {
-        f64::from(milliwatts) / 1000.0
-    });
+    let limit = device
+        .enforced_power_limit()
+        .map_or(UNKNOWN_LIMIT_WATTS, |milliwatts| {
+            f64::from(milliwatts) / 1000.0
+        });
     let id = device.uuid().unwrap_or_else(|_| format!("gpu-{index}"));
     let name = device.name().unwrap_or_else(|_| "NVIDIA board".to_owned());
     Ok(Board {

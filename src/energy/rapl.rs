@@ -29,7 +29,15 @@ pub fn powercap_probes(root: &Path) -> Result<Vec<Box<dyn Probe>>, Missing> {
         fix,
     };
     let mut zones: Vec<PathBuf> = fs::read_dir(root)
-        .map_err(|_| missing(format!("{} does not exist: no RAPL, or a virtual machine", root.display()), None))?
+        .map_err(|_| {
+            missing(
+                format!(
+                    "{} does not exist: no RAPL, or a virtual machine",
+                    root.display()
+                ),
+                None,
+            )
+        })?
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| is_package(path))
@@ -43,7 +51,10 @@ pub fn powercap_probes(root: &Path) -> Result<Vec<Box<dyn Probe>>, Missing> {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(missing(
                     format!("{} can be read by root alone", counter.display()),
-                    Some(format!("sudo chmod a+r {}/intel-rapl:*/energy_uj", root.display())),
+                    Some(format!(
+                        "sudo chmod a+r {}/intel-rapl:*/energy_uj",
+                        root.display()
+                    )),
                 ));
             }
             Err(error) => {
@@ -52,17 +63,26 @@ pub fn powercap_probes(root: &Path) -> Result<Vec<Box<dyn Probe>>, Missing> {
         }
     }
     if probes.is_empty() {
-        return Err(missing(format!("{} holds no package zone", root.display()), None));
+        return Err(missing(
+            format!("{} holds no package zone", root.display()),
+            None,
+        ));
     }
     Ok(probes)
 }
 
 fn is_package(zone: &Path) -> bool {
-    let name = zone.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = zone
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     // `intel-rapl:0` is a package, `intel-rapl:0:0` a part of it.
-    let is_top = name.strip_prefix("intel-rapl:").is_some_and(|rest| !rest.contains(':'));
+    let is_top = name
+        .strip_prefix("intel-rapl:")
+        .is_some_and(|rest| !rest.contains(':'));
     is_top
-        && fs::read_to_string(zone.join("name")).is_ok_and(|name| name.trim().starts_with("package"))
+        && fs::read_to_string(zone.join("name"))
+            .is_ok_and(|name| name.trim().starts_with("package"))
 }
 
 fn package(zone: &Path) -> Package {

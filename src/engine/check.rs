@@ -17,10 +17,17 @@ pub fn check_files(
     let mut found = Vec::new();
     let base = &pipeline.base;
     if !pipeline.models.contains_key(&base.value) && !machine_models.contains_key(&base.value) {
-        let known = pipeline.models.keys().chain(machine_models.keys()).map(String::as_str);
+        let known = pipeline
+            .models
+            .keys()
+            .chain(machine_models.keys())
+            .map(String::as_str);
         found.push(
-            Diagnostic::new(base.span.clone(), format!("there is no model `{}`", base.value))
-                .did_you_mean(&base.value, known),
+            Diagnostic::new(
+                base.span.clone(),
+                format!("there is no model `{}`", base.value),
+            )
+            .did_you_mean(&base.value, known),
         );
     }
     for source in pipeline.models.values().flat_map(|model| &model.sources) {
@@ -34,10 +41,15 @@ pub fn check_files(
     }
     if let Some(holdout) = &pipeline.holdout {
         // Splits have the columns of the data that is trained on.
-        for split in [Some(&holdout.gate), holdout.tune.as_ref(), holdout.audit.as_ref()] {
-            if let Some(split) = split {
-                check_columns(project, split, &[], &mut found);
-            }
+        for split in [
+            Some(&holdout.gate),
+            holdout.tune.as_ref(),
+            holdout.audit.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            check_columns(project, split, &[], &mut found);
         }
     }
     found.sort_by_key(|diagnostic| diagnostic.span.start);
@@ -72,8 +84,11 @@ fn check_columns(
             if !known.contains(&column.value) {
                 let shown = file.strip_prefix(project).unwrap_or(&file).display();
                 found.push(
-                    Diagnostic::new(column.span.clone(), format!("{shown} has no column `{}`", column.value))
-                        .did_you_mean(&column.value, known.iter().map(String::as_str)),
+                    Diagnostic::new(
+                        column.span.clone(),
+                        format!("{shown} has no column `{}`", column.value),
+                    )
+                    .did_you_mean(&column.value, known.iter().map(String::as_str)),
                 );
             }
         }

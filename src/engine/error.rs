@@ -120,9 +120,16 @@ impl EngineError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Leakage { .. } => Some("remove these rows from one of the two files".into()),
-            Self::Altered { .. } => Some("restore it from a backup; for a base model, remove its folder and run again".into()),
-            Self::Labels { .. } => Some("give the pipeline another name to start a new lineage".into()),
-            Self::BudgetTooSmall | Self::BudgetUsedUp(_) => Some("raise the task's budget_joules".into()),
+            Self::Altered { .. } => Some(
+                "restore it from a backup; for a base model, remove its folder and run again"
+                    .into(),
+            ),
+            Self::Labels { .. } => {
+                Some("give the pipeline another name to start a new lineage".into())
+            }
+            Self::BudgetTooSmall | Self::BudgetUsedUp(_) => {
+                Some("raise the task's budget_joules".into())
+            }
             Self::File(error) => error.hint(),
             Self::Chain(error) => Some(error.hint()),
             Self::Key(error) => error.hint(),
@@ -138,9 +145,10 @@ impl EngineError {
             | Self::Analytics(AnalyticsError::File(error))
             | Self::Baseline(BaselineError::File(error)) => error.hint(),
             Self::Device(error) => Some(error.hint().into()),
-            Self::Version(VersionError::Absent { .. }) => {
-                Some("restore .cryo/versions from a backup; the chain and the bucket are untouched".into())
-            }
+            Self::Version(VersionError::Absent { .. }) => Some(
+                "restore .cryo/versions from a backup; the chain and the bucket are untouched"
+                    .into(),
+            ),
             _ => None,
         }
     }

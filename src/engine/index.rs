@@ -33,7 +33,9 @@ impl Session {
             .filter(|row| !known.contains_key(&row.digest()))
             .map(|row| row.text.as_str())
             .collect();
-        let tokens = folder.tokenizer.encode_all(new.iter().copied(), folder.embed_tokens)?;
+        let tokens = folder
+            .tokenizer
+            .encode_all(new.iter().copied(), folder.embed_tokens)?;
         let encoder = Encoder::new(&folder.config, &folder.weights, &self.compute.device);
         metered.mark(Phase::Train);
         events(Event::Stage {
@@ -50,11 +52,17 @@ impl Session {
                 watts: metered.watts,
             });
             if stop.load(Ordering::Relaxed) {
-                return Err(EngineError::Interrupted(format!("after {done} of {} texts", tokens.len())));
+                return Err(EngineError::Interrupted(format!(
+                    "after {done} of {} texts",
+                    tokens.len()
+                )));
             }
             let next = metered.spent().as_f64() / done as f64 * self.compute.evaluation_rows as f64;
             if metered.spent().as_f64() + next > task.budget.as_f64() && done < tokens.len() {
-                return Err(EngineError::BudgetUsedUp(format!("after {done} of {} texts", tokens.len())));
+                return Err(EngineError::BudgetUsedUp(format!(
+                    "after {done} of {} texts",
+                    tokens.len()
+                )));
             }
         }
         let mut vectors = embedding.finish().into_iter();
@@ -81,7 +89,11 @@ impl Session {
         store.replace(&state, &rows, dim)?;
         metered.mark(Phase::Eval);
         receipt.accepted = true;
-        receipt.reason = format!("{} of {} rows were embedded, the others kept", tokens.len(), rows.len());
+        receipt.reason = format!(
+            "{} of {} rows were embedded, the others kept",
+            tokens.len(),
+            rows.len()
+        );
         receipt.index = Some(IndexRecord {
             index_hash: state.index,
             rows: state.rows,

@@ -1,6 +1,7 @@
 //! The `lora` task: one update of the head, from rows it has not seen to a judged receipt.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -117,12 +118,15 @@ struct Update<'a> {
 }
 
 impl Session {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one run, each of its own kind")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one run, each of its own kind"
+    )]
     pub(super) fn lora(
         &mut self,
         task: &Task,
         lora: &LoraSettings,
-        prepared: Prepared,
+        prepared: &Prepared,
         receipt: &mut Receipt,
         metered: &mut Metered,
         stop: &AtomicBool,
@@ -130,17 +134,30 @@ impl Session {
     ) -> Result<After, EngineError> {
         receipt.base_model_hash = Some(prepared.base_hash);
         receipt.holdout = Some(prepared.holdout.clone());
-        warn_of_small_holdout(&prepared, events);
-        let folder = self.load_base(&prepared)?;
+        warn_of_small_holdout(prepared, events);
+        let folder = self.load_base(prepared)?;
         let labels = self.workspace.pipeline.labels.clone();
         let max_tokens = lora.max_tokens.min(folder.config.max_positions);
-        let gate = examples(&folder, prepared.gate.rows.iter().map(|row| (row.text.as_str(), row.label)), max_tokens)?;
+        let gate = examples(
+            &folder,
+            prepared
+                .gate
+                .rows
+                .iter()
+                .map(|row| (row.text.as_str(), row.label)),
+            max_tokens,
+        )?;
         let encoder = Encoder::new(&folder.config, &folder.weights, &self.compute.device);
-        let (chosen, seed) = self.choose_rows(task, lora, &prepared);
+        let (chosen, seed) = self.choose_rows(task, lora, prepared);
         let trained_head = folder.head(&labels);
-        let start = Adapter::start(&lora_shape(lora), &folder.config, trained_head.clone(), labels.len(), &seed)?;
-        let rows = chosen.iter().map(|&at| &prepared.data.rows[at]);
-        let train = examples(&folder, rows.map(|row| (row.text.as_str(), row.label)), max_tokens)?;
+        let start = Adapter::start(
+            &lora_shape(lora),
+            &folder.config,
+            trained_head.clone(),
+            labels.len(),
+            &seed,
+        )?;
+        let train = chosen_examples(&folder, &prepared.data, &chosen, max_tokens)?;
         metered.mark(Phase::Train);
 
         let update = Update {
@@ -151,7 +168,11 @@ impl Session {
             stop,
         };
         let base_losses = if trained_head.is_some() {
-            let cached = self.workspace.versions.losses(&prepared.base_hash, &prepared.holdout.root, max_tokens);
+            let cached = self.workspace.versions.losses(
+                &prepared.base_hash,
+                &prepared.holdout.root,
+                max_tokens,
+            );
             let device_start = start.to_device(&folder.config, encoder.device());
             update.base_losses(&cached, &device_start, &gate, metered, events)?
         } else {
@@ -160,7 +181,8 @@ impl Session {
             // part of that model.
             vec![(labels.len() as f64).ln(); gate.len()]
         };
-        let (adapter, record) = update.train(start, &train, gate.len(), receipt, metered, events)?;
+        let (adapter, record) =
+            update.train(start, &train, gate.len(), receipt, metered, events)?;
 
         let used: Vec<Digest> = chosen[..record.examples as usize]
             .iter()
@@ -186,15 +208,24 @@ impl Session {
             stop,
         };
         let trainable = adapter.to_device(&folder.config, encoder.device());
-        let outcome = update.evaluate("evaluating the candidate", &trainable, &gate, metered, events)?;
+        let outcome = update.evaluate(
+            "evaluating the candidate",
+            &trainable,
+            &gate,
+            metered,
+            events,
+        )?;
         let verdict = prepared.gate_rule.judge(&base_losses, &outcome.losses)?;
         let accuracy = outcome.correct as f64 / gate.len() as f64;
-        record_verdict(receipt, &verdict, &prepared, accuracy);
+        record_verdict(receipt, &verdict, prepared, accuracy);
         if !verdict.accepted {
             return Ok(After::default());
         }
         let model_hash = self.write_version(&folder, &adapter, &labels)?;
-        let losses = self.workspace.versions.losses(&model_hash, &prepared.holdout.root, max_tokens);
+        let losses =
+            self.workspace
+                .versions
+                .losses(&model_hash, &prepared.holdout.root, max_tokens);
         let text = serde_json::to_string(&outcome.losses).unwrap_or_default();
         files::replace(&losses, text.as_bytes(), Access::Usual)?;
         receipt.accepted = true;
@@ -234,7 +265,12 @@ impl Session {
     }
 
     /// The rows of this update, and the seed that everything random in it follows from.
-    fn choose_rows(&self, task: &Task, lora: &LoraSettings, prepared: &Prepared) -> (Vec<usize>, Digest) {
+    fn choose_rows(
+        &self,
+        task: &Task,
+        lora: &LoraSettings,
+        prepared: &Prepared,
+    ) -> (Vec<usize>, Digest) {
         let seed = Digest::of_parts([
             self.workspace.pipeline.seed.to_le_bytes().as_slice(),
             prepared.attempt.to_le_bytes().as_slice(),
@@ -246,7 +282,12 @@ impl Session {
         (select_rows(&digests, &prepared.trained, &seed, count), seed)
     }
 
-    fn save_adapter(&self, adapter: &Adapter, folder: &Folder, rows: &str) -> Result<Digest, EngineError> {
+    fn save_adapter(
+        &self,
+        adapter: &Adapter,
+        folder: &Folder,
+        rows: &str,
+    ) -> Result<Digest, EngineError> {
         let hash = Digest::of(&adapter.weight_bytes(&folder.config)?);
         let staging = Staging::new(&self.workspace.versions.adapter(&hash))?;
         adapter.save(&staging, &folder.config, &folder.hash.to_string())?;
@@ -256,7 +297,12 @@ impl Session {
     }
 
     /// Writes down, before the gate is looked at, that it will be.
-    fn commit(&mut self, receipt: &Receipt, look: u64, events: Events<'_>) -> Result<Digest, EngineError> {
+    fn commit(
+        &mut self,
+        receipt: &Receipt,
+        look: u64,
+        events: Events<'_>,
+    ) -> Result<Digest, EngineError> {
         let mut commit = receipt.clone();
         commit.kind = Kind::Commit;
         commit.timestamp = crate::clock::Timestamp::now();
@@ -264,7 +310,12 @@ impl Session {
         Ok(self.append(commit, events)?.hash)
     }
 
-    fn write_version(&self, folder: &Folder, adapter: &Adapter, labels: &[String]) -> Result<Digest, EngineError> {
+    fn write_version(
+        &self,
+        folder: &Folder,
+        adapter: &Adapter,
+        labels: &[String],
+    ) -> Result<Digest, EngineError> {
         let versions = &self.workspace.versions;
         let staging = Staging::new(&versions.folder(&Digest::ZERO))?;
         let hash = write_folder(&staging, folder, &merge(&folder.weights, adapter), labels)?;
@@ -288,7 +339,9 @@ impl Update<'_> {
             .filter(|losses| losses.len() == gate.len());
         match known {
             Some(losses) => Ok(losses),
-            None => Ok(self.evaluate("evaluating the base", start, gate, metered, events)?.losses),
+            None => Ok(self
+                .evaluate("evaluating the base", start, gate, metered, events)?
+                .losses),
         }
     }
 
@@ -420,6 +473,26 @@ fn examples<'a>(
         })
     })
     .collect()
+}
+
+/// The chosen rows in their order; a row that is chosen again is not tokenised again.
+fn chosen_examples(
+    folder: &Folder,
+    data: &Dataset,
+    chosen: &[usize],
+    max_tokens: usize,
+) -> Result<Vec<Example>, EngineError> {
+    let mut known: HashMap<usize, Example> = HashMap::new();
+    for &at in chosen {
+        if let Entry::Vacant(place) = known.entry(at) {
+            let row = &data.rows[at];
+            place.insert(Example {
+                tokens: folder.tokenizer.encode(&row.text, max_tokens)?,
+                label: row.label,
+            });
+        }
+    }
+    Ok(chosen.iter().map(|at| known[at].clone()).collect())
 }
 
 fn lora_shape(lora: &LoraSettings) -> LoraShape {

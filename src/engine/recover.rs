@@ -66,13 +66,17 @@ fn settle_dead_lease(
         .iter()
         .map(|entry| &entry.receipt)
         .find(|receipt| of_this_run(receipt) && receipt.kind != Kind::Commit);
-    let measured = ended.and_then(|receipt| Some((receipt.joules_spent?, receipt.energy.as_ref()?.joules_idle)));
+    let measured = ended
+        .and_then(|receipt| Some((receipt.joules_spent?, receipt.energy.as_ref()?.joules_idle)));
     if let Some((net, idle)) = measured {
         bucket.settle(Spend { net, idle }, now)?;
         return Ok(());
     }
     if ended.is_none() {
-        let commit = chain.entries().iter().find(|entry| of_this_run(&entry.receipt));
+        let commit = chain
+            .entries()
+            .iter()
+            .find(|entry| of_this_run(&entry.receipt));
         let mut receipt = commit.map_or_else(
             || Receipt::about(Kind::Aborted, &lease.run, env, now),
             |commit| Receipt {

@@ -20,7 +20,11 @@ pub fn select_rows(
         (times, place, at)
     });
     // A data set smaller than one update is gone through again.
-    order.into_iter().cycle().take(if rows.is_empty() { 0 } else { count }).collect()
+    order
+        .into_iter()
+        .cycle()
+        .take(if rows.is_empty() { 0 } else { count })
+        .collect()
 }
 
 #[cfg(test)]
@@ -33,7 +37,10 @@ mod tests {
         let seed = Digest::of(b"seed");
         let first = select_rows(&rows, &HashMap::new(), &seed, 60);
         assert_eq!(first, select_rows(&rows, &HashMap::new(), &seed, 60));
-        assert_ne!(first, select_rows(&rows, &HashMap::new(), &Digest::of(b"other"), 60));
+        assert_ne!(
+            first,
+            select_rows(&rows, &HashMap::new(), &Digest::of(b"other"), 60)
+        );
         let mut trained: HashMap<Digest, u64> = first.iter().map(|&at| (rows[at], 1)).collect();
         let second = select_rows(&rows, &trained, &seed, 60);
         assert!(second[..40].iter().all(|at| !first.contains(at)));

@@ -83,7 +83,11 @@ impl Session {
         if let Some(threads) = settings.threads {
             compute = compute.with_threads(threads);
         }
-        let mut bucket = Bucket::open(&workspace.project.bucket(), settings.bucket, Timestamp::now())?;
+        let mut bucket = Bucket::open(
+            &workspace.project.bucket(),
+            settings.bucket,
+            Timestamp::now(),
+        )?;
         let env = environment(&compute);
         recover::leases_and_heads(
             &mut workspace.chain,
@@ -93,7 +97,9 @@ impl Session {
             &env,
             events,
         )?;
-        workspace.cache.fetch(&workspace.entry, &mut |event| events(Event::Fetch(event)))?;
+        workspace
+            .cache
+            .fetch(&workspace.entry, &mut |event| events(Event::Fetch(event)))?;
         let meter = start_meter(&workspace, events)?;
         let baseline = baseline(&workspace, &meter, events)?;
         Ok(Self {
@@ -113,9 +119,11 @@ impl Session {
     /// # Errors
     /// When data cannot be read.
     pub fn plan(&self) -> Result<Plan, EngineError> {
-        let facts = self.workspace.facts(self.bucket.level(), self.meter.provenance(), |gate| {
-            Some(self.holdout_root(gate))
-        })?;
+        let facts = self
+            .workspace
+            .facts(self.bucket.level(), self.meter.provenance(), |gate| {
+                Some(self.holdout_root(gate))
+            })?;
         let now = Timestamp::now();
         Ok(plan(&self.workspace.pipeline, &facts, |level, joules| {
             shortfall_at(&self.bucket, level, joules, now)
@@ -136,7 +144,9 @@ impl Session {
         let tasks = self.workspace.pipeline.tasks.clone();
         for (task, planned) in tasks.iter().zip(&plan.tasks) {
             let held_up = task.needs.iter().find(|needed| {
-                outcomes.iter().any(|(name, outcome)| *name == needed.value && !is_done(outcome))
+                outcomes
+                    .iter()
+                    .any(|(name, outcome)| *name == needed.value && !is_done(outcome))
             });
             let outcome = match planned.decision {
                 _ if held_up.is_some() => {
@@ -145,7 +155,9 @@ impl Session {
                     self.record_undone(task, Kind::Deferred, reason, events)?
                 }
                 Decision::Skip => TaskOutcome::Skipped,
-                Decision::Deny => self.record_undone(task, Kind::Denied, planned.reason.clone(), events)?,
+                Decision::Deny => {
+                    self.record_undone(task, Kind::Denied, planned.reason.clone(), events)?
+                }
                 // Earlier tasks may have used less than was feared.
                 Decision::Run | Decision::Defer => self.run_task(task, stop, events)?,
             };
@@ -187,10 +199,16 @@ impl Session {
         let mut receipt = Receipt::about(Kind::Decision, &run, &self.env, now);
         // A backend reports lost devices and missing memory by panicking; the joules are gone
         // all the same and belong on record.
-        let caught = catch_unwind(AssertUnwindSafe(|| match (&task.work, prepared) {
-            (Work::Lora(lora, _), Some(prepared)) => {
-                self.lora(task, lora, prepared, &mut receipt, &mut metered, stop, events)
-            }
+        let caught = catch_unwind(AssertUnwindSafe(|| match (&task.work, &prepared) {
+            (Work::Lora(lora, _), Some(prepared)) => self.lora(
+                task,
+                lora,
+                prepared,
+                &mut receipt,
+                &mut metered,
+                stop,
+                events,
+            ),
             _ => self.index(task, &mut receipt, &mut metered, stop, events),
         }));
         let result = caught.unwrap_or_else(|panic| Err(EngineError::Backend(panic_text(&*panic))));
@@ -209,7 +227,9 @@ impl Session {
         match (result, recorded) {
             (Ok(after), Ok(entry)) => {
                 if let Some(head) = after.head {
-                    self.workspace.versions.move_head(&self.workspace.pipeline.name, head)?;
+                    self.workspace
+                        .versions
+                        .move_head(&self.workspace.pipeline.name, head)?;
                 }
                 Ok(TaskOutcome::Recorded(Box::new(entry)))
             }
@@ -233,14 +253,23 @@ impl Session {
             idle: metered.idle,
         };
         let provenance = self.meter.provenance().ok_or(EngineError::NoProbe)?;
-        let sigma = metered.baseline().net_sigma(spent.as_f64(), metered.time, provenance);
+        let sigma = metered
+            .baseline()
+            .net_sigma(spent.as_f64(), metered.time, provenance);
         let sigma = Joules::from_f64(sigma).unwrap_or_default();
-        let probes: Vec<&str> = self.meter.probes().iter().map(|probe| probe.id.as_str()).collect();
+        let probes: Vec<&str> = self
+            .meter
+            .probes()
+            .iter()
+            .map(|probe| probe.id.as_str())
+            .collect();
         receipt.joules_spent = Some(spent);
         receipt.joules_train = Some(metered.train());
         receipt.joules_eval = Some(metered.eval());
         receipt.eta = receipt.delta.and_then(|delta| Eta::of(delta, spent));
-        receipt.eta_lower = receipt.delta_lower.and_then(|delta| Eta::of(delta, spent + sigma + sigma));
+        receipt.eta_lower = receipt
+            .delta_lower
+            .and_then(|delta| Eta::of(delta, spent + sigma + sigma));
         receipt.energy = Some(Energy {
             meter: probes.join("+"),
             provenance: provenance.as_str().into(),
@@ -263,7 +292,11 @@ impl Session {
     }
 
     /// Appends to the chain and brings the projection up to it.
-    pub(super) fn append(&mut self, receipt: Receipt, events: Events<'_>) -> Result<Entry, EngineError> {
+    pub(super) fn append(
+        &mut self,
+        receipt: Receipt,
+        events: Events<'_>,
+    ) -> Result<Entry, EngineError> {
         let entry = self.workspace.chain.append(receipt, &self.key)?.clone();
         events(Event::Recorded(Box::new(entry.clone())));
         match sync(&self.workspace.project.database(), &self.workspace.chain) {
@@ -273,7 +306,9 @@ impl Session {
                 path.display()
             ))),
             // The chain is the truth; a projection that cannot be written loses nothing.
-            Err(error) => events(Event::Note(format!("the SQL projection was not updated: {error}"))),
+            Err(error) => events(Event::Note(format!(
+                "the SQL projection was not updated: {error}"
+            ))),
         }
         Ok(entry)
     }
@@ -318,7 +353,10 @@ impl Session {
 /// The commitment to a gate split by this node.
 pub fn holdout_root(key: &NodeKey, gate: &Dataset) -> Digest {
     let digests: Vec<Digest> = gate.rows.iter().map(|row| row.digest()).collect();
-    merkle_root(&key.holdout_salt(), digests.iter().map(|digest| digest.bytes().as_slice()))
+    merkle_root(
+        &key.holdout_salt(),
+        digests.iter().map(|digest| digest.bytes().as_slice()),
+    )
 }
 
 /// Whether tasks that need this one may go on.
@@ -335,14 +373,22 @@ fn start_meter(workspace: &Workspace, events: Events<'_>) -> Result<Meter, Engin
     let meter = Meter::start(discovery.probes);
     let provenance = meter.provenance().ok_or(EngineError::NoProbe)?;
     events(Event::Meter {
-        probes: meter.probes().iter().map(|probe| probe.name.clone()).collect(),
+        probes: meter
+            .probes()
+            .iter()
+            .map(|probe| probe.name.clone())
+            .collect(),
         provenance: provenance.as_str(),
         missing: discovery.missing,
     });
     Ok(meter)
 }
 
-fn baseline(workspace: &Workspace, meter: &Meter, events: Events<'_>) -> Result<Baseline, EngineError> {
+fn baseline(
+    workspace: &Workspace,
+    meter: &Meter,
+    events: Events<'_>,
+) -> Result<Baseline, EngineError> {
     let folder = workspace.project.baselines();
     let baseline = match Baseline::newest(&folder, meter)? {
         Some(baseline) => baseline,
@@ -377,7 +423,9 @@ fn environment(compute: &Compute) -> Environment {
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason was given").to_owned()
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no reason was given")
+        .to_owned()
 }
 
 /// How often an update was tried on each head, to give each try its own seed.
@@ -386,7 +434,10 @@ pub(super) fn attempts_on(workspace: &Workspace, task: &str, base: Digest) -> u6
     for entry in workspace.chain.entries() {
         let receipt = &entry.receipt;
         let is_try = matches!(receipt.kind, Kind::Decision) && receipt.task_name == task;
-        if let (true, Some(base)) = (is_try && receipt.pipeline == workspace.pipeline.name, receipt.base_model_hash) {
+        if let (true, Some(base)) = (
+            is_try && receipt.pipeline == workspace.pipeline.name,
+            receipt.base_model_hash,
+        ) {
             *attempts.entry(base).or_default() += 1;
         }
     }

@@ -41,7 +41,11 @@ impl Workspace {
     ///
     /// # Errors
     /// Every error of the pipeline file at once, or the first of anything else.
-    pub fn open(project: Project, settings: Settings, pipeline_file: &Path) -> Result<Self, EngineError> {
+    pub fn open(
+        project: Project,
+        settings: Settings,
+        pipeline_file: &Path,
+    ) -> Result<Self, EngineError> {
         let source = SourceText {
             path: pipeline_file.display().to_string(),
             text: files::read_text(pipeline_file)?,
@@ -80,7 +84,9 @@ impl Workspace {
     /// # Errors
     /// As [`Self::head`].
     pub fn base_hash(&self) -> Result<Digest, EngineError> {
-        Ok(self.head()?.map_or(self.entry.sha256, |head| head.model_hash))
+        Ok(self
+            .head()?
+            .map_or(self.entry.sha256, |head| head.model_hash))
     }
 
     /// The accepted receipts behind the head.
@@ -89,7 +95,9 @@ impl Workspace {
     /// As [`Self::head`].
     pub fn lineage(&self) -> Result<Vec<&Entry>, EngineError> {
         let head = self.head()?;
-        Ok(head.map_or_else(Vec::new, |head| lineage(&self.chain, &self.pipeline.name, head.model_hash)))
+        Ok(head.map_or_else(Vec::new, |head| {
+            lineage(&self.chain, &self.pipeline.name, head.model_hash)
+        }))
     }
 
     /// The declaration of a task's data.
@@ -106,7 +114,11 @@ impl Workspace {
     /// The first fault of the files.
     pub fn rows(&self, task: &Task) -> Result<Dataset, EngineError> {
         let section = self.section(task);
-        self.load(section, &section.path.value, matches!(task.work, Work::Lora(..)))
+        self.load(
+            section,
+            &section.path.value,
+            matches!(task.work, Work::Lora(..)),
+        )
     }
 
     /// The rows of the gate split, in the columns of the task's data.
@@ -114,16 +126,34 @@ impl Workspace {
     /// # Errors
     /// The first fault of the file.
     pub fn gate_rows(&self, task: &Task) -> Result<Dataset, EngineError> {
-        let path = self.pipeline.holdout.as_ref().map_or("", |holdout| holdout.gate.value.as_str());
+        let path = self
+            .pipeline
+            .holdout
+            .as_ref()
+            .map_or("", |holdout| holdout.gate.value.as_str());
         self.load(self.section(task), path, true)
     }
 
-    fn load(&self, section: &DataSection, path: &str, labelled: bool) -> Result<Dataset, EngineError> {
-        let label = section.label.as_ref().filter(|_| labelled).map(|label| LabelColumn {
-            column: &label.value,
-            names: &self.pipeline.labels,
-        });
-        Ok(Dataset::load(self.project.root(), path, &section.text.value, label)?)
+    fn load(
+        &self,
+        section: &DataSection,
+        path: &str,
+        labelled: bool,
+    ) -> Result<Dataset, EngineError> {
+        let label = section
+            .label
+            .as_ref()
+            .filter(|_| labelled)
+            .map(|label| LabelColumn {
+                column: &label.value,
+                names: &self.pipeline.labels,
+            });
+        Ok(Dataset::load(
+            self.project.root(),
+            path,
+            &section.text.value,
+            label,
+        )?)
     }
 
     /// Looks that this pipeline's gate split has had. Before the first run there is no key, and
@@ -159,7 +189,11 @@ impl Workspace {
                     Work::Index => self.index_facts(task, &data),
                     Work::Lora(_, accept) => WorkFacts::Lora {
                         rows,
-                        unseen: data.rows.iter().filter(|row| !trained.contains_key(&row.digest())).count() as u64,
+                        unseen: data
+                            .rows
+                            .iter()
+                            .filter(|row| !trained.contains_key(&row.digest()))
+                            .count() as u64,
                         version,
                         looks: self.looks(gate_root(&self.gate_rows(task)?)),
                         looks_budget: accept.looks,
@@ -198,7 +232,11 @@ impl Workspace {
         let known = store.vectors(self.entry.sha256);
         WorkFacts::Index {
             rows,
-            missing: data.rows.iter().filter(|row| !known.contains_key(&row.digest())).count() as u64,
+            missing: data
+                .rows
+                .iter()
+                .filter(|row| !known.contains_key(&row.digest()))
+                .count() as u64,
             stale: true,
         }
     }
@@ -243,12 +281,16 @@ pub fn model_entry(
     settings: &Settings,
 ) -> Result<ModelEntry, EngineError> {
     use crate::settings::SettingsError;
-    let shape = |what: String| EngineError::Settings(SettingsError::Shape(format!("models.{name}: {what}")));
+    let shape = |what: String| {
+        EngineError::Settings(SettingsError::Shape(format!("models.{name}: {what}")))
+    };
     if let Some(section) = pipeline.and_then(|pipeline| pipeline.models.get(name)) {
         let sources = section.sources.iter().map(|source| source.value.parse());
         return Ok(ModelEntry {
             name: name.to_owned(),
-            sources: sources.collect::<Result<_, _>>().map_err(|error: ParseSourceError| shape(error.to_string()))?,
+            sources: sources
+                .collect::<Result<_, _>>()
+                .map_err(|error: ParseSourceError| shape(error.to_string()))?,
             sha256: section.sha256,
             files: section.files.clone(),
         });
@@ -259,7 +301,12 @@ pub fn model_entry(
     let files: BTreeMap<String, Digest> = model
         .files
         .iter()
-        .map(|(file, digest)| Ok((file.clone(), digest.parse().map_err(|error| shape(format!("{error}")))?)))
+        .map(|(file, digest)| {
+            Ok((
+                file.clone(),
+                digest.parse().map_err(|error| shape(format!("{error}")))?,
+            ))
+        })
         .collect::<Result<_, EngineError>>()?;
     Ok(ModelEntry {
         name: name.to_owned(),
@@ -269,7 +316,10 @@ pub fn model_entry(
             .map(|source| source.parse())
             .collect::<Result<_, _>>()
             .map_err(|error: ParseSourceError| shape(error.to_string()))?,
-        sha256: model.sha256.parse().map_err(|error| shape(format!("{error}")))?,
+        sha256: model
+            .sha256
+            .parse()
+            .map_err(|error| shape(format!("{error}")))?,
         files,
     })
 }

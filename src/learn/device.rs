@@ -64,7 +64,9 @@ impl DeviceError {
     /// What a person can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NoCuda(_) => "build with `--features cuda` (README, CUDA), or set device = \"cpu\"",
+            Self::NoCuda(_) => {
+                "build with `--features cuda` (README, CUDA), or set device = \"cpu\""
+            }
             Self::NoCard { .. } => "check `nvidia-smi`, or set device = \"auto\"",
         }
     }
@@ -97,15 +99,19 @@ impl Compute {
         let cards = cuda::cards();
         match choice {
             DeviceChoice::Cpu => Ok(Self::cpu()),
-            DeviceChoice::Auto => Ok(cards.into_iter().next().map_or_else(Self::cpu, |card| Self::card(card, 0))),
+            DeviceChoice::Auto => Ok(cards
+                .into_iter()
+                .next()
+                .map_or_else(Self::cpu, |card| Self::card(card, 0))),
             DeviceChoice::Cuda(_) if !cuda::BUILT => Err(DeviceError::NoCuda(choice)),
             DeviceChoice::Cuda(number) => {
                 let found = cards.len();
                 let card = cards.into_iter().nth(number);
-                card.map(|card| Self::card(card, number)).ok_or(DeviceError::NoCard {
-                    asked: choice,
-                    found,
-                })
+                card.map(|card| Self::card(card, number))
+                    .ok_or(DeviceError::NoCard {
+                        asked: choice,
+                        found,
+                    })
             }
         }
     }

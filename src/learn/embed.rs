@@ -40,7 +40,11 @@ impl<'a> Embedding<'a> {
         let found = parallel::map(self.compute.threads, batches, |_, batch| {
             let texts: Vec<&[u32]> = batch.iter().map(|&at| self.texts[at].as_slice()).collect();
             let vectors = self.encoder.embed(&Tokens::new(&texts));
-            vectors.into_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default()
+            vectors
+                .into_data()
+                .convert::<f32>()
+                .try_to_vec::<f32>()
+                .unwrap_or_default()
         });
         for (batch, values) in batches.iter().zip(found) {
             for (&at, vector) in batch.iter().zip(values.chunks(hidden)) {

@@ -38,7 +38,10 @@ impl<'a> Evaluation<'a> {
         compute: &'a Compute,
         examples: &'a [Example],
     ) -> Self {
-        let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
+        let lengths: Vec<usize> = examples
+            .iter()
+            .map(|example| example.tokens.len())
+            .collect();
         Self {
             encoder,
             trainable,
@@ -58,9 +61,18 @@ impl<'a> Evaluation<'a> {
             return None;
         }
         let scores = parallel::map(self.compute.threads, batches, |_, batch| {
-            let texts: Vec<&[u32]> = batch.iter().map(|&at| self.examples[at].tokens.as_slice()).collect();
-            let logits = self.encoder.logits(&Tokens::new(&texts), self.trainable, None);
-            logits.into_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default()
+            let texts: Vec<&[u32]> = batch
+                .iter()
+                .map(|&at| self.examples[at].tokens.as_slice())
+                .collect();
+            let logits = self
+                .encoder
+                .logits(&Tokens::new(&texts), self.trainable, None);
+            logits
+                .into_data()
+                .convert::<f32>()
+                .try_to_vec::<f32>()
+                .unwrap_or_default()
         });
         for (batch, scores) in batches.iter().zip(scores) {
             let classes = scores.len() / batch.len();
@@ -104,11 +116,17 @@ fn most_probable(row: &[f64]) -> Option<usize> {
 fn log_sum_exp(row: &[f32]) -> f64 {
     let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let largest = f64::from(largest);
-    largest + row.iter().map(|&x| (f64::from(x) - largest).exp()).sum::<f64>().ln()
+    largest
+        + row
+            .iter()
+            .map(|&x| (f64::from(x) - largest).exp())
+            .sum::<f64>()
+            .ln()
 }
 
 fn cross_entropy(row: &[f32], label: usize) -> f64 {
-    row.get(label).map_or(f64::NAN, |&score| log_sum_exp(row) - f64::from(score))
+    row.get(label)
+        .map_or(f64::NAN, |&score| log_sum_exp(row) - f64::from(score))
 }
 
 fn softmax(row: &[f32]) -> Vec<f64> {

@@ -4,9 +4,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// Applies `work` to every item on up to `threads` threads; results are in the items' order.
-pub fn map<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
+pub fn map<T: Sync, R: Send>(
+    threads: usize,
+    items: &[T],
+    work: impl Fn(usize, &T) -> R + Sync,
+) -> Vec<R> {
     if threads <= 1 || items.len() <= 1 {
-        return items.iter().enumerate().map(|(at, item)| work(at, item)).collect();
+        return items
+            .iter()
+            .enumerate()
+            .map(|(at, item)| work(at, item))
+            .collect();
     }
     let next = AtomicUsize::new(0);
     let run = || {
@@ -20,7 +28,9 @@ pub fn map<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(usize, &
         }
     };
     let mut results: Vec<(usize, R)> = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.min(items.len())).map(|_| scope.spawn(run)).collect();
+        let others: Vec<_> = (1..threads.min(items.len()))
+            .map(|_| scope.spawn(run))
+            .collect();
         let mut all = run();
         for other in others {
             match other.join() {

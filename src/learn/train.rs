@@ -158,7 +158,12 @@ impl<'a> Trainer<'a> {
         let leaves = self
             .leaves
             .iter()
-            .map(|leaf| leaf.to_data().convert::<f32>().try_to_vec::<f32>().unwrap_or_default())
+            .map(|leaf| {
+                leaf.to_data()
+                    .convert::<f32>()
+                    .try_to_vec::<f32>()
+                    .unwrap_or_default()
+            })
             .collect();
         self.start.with_leaves(self.encoder.config(), leaves)
     }
@@ -180,12 +185,17 @@ impl<'a> Trainer<'a> {
             .map(|leaf| leaf.clone().autodiff().require_grad())
             .collect();
         let trainable = self.structure.with_leaves(&leaves);
-        let texts: Vec<&[u32]> = examples.iter().map(|example| example.tokens.as_slice()).collect();
-        let dropout = (self.settings.dropout > 0.0).then(|| Dropout {
+        let texts: Vec<&[u32]> = examples
+            .iter()
+            .map(|example| example.tokens.as_slice())
+            .collect();
+        let dropout = (self.settings.dropout > 0.0).then_some(Dropout {
             rate: self.settings.dropout,
             key: self.settings.seed ^ ((self.step as u64) << 20) ^ (number << 1) ^ 1,
         });
-        let logits = self.encoder.logits(&Tokens::new(&texts), &trainable, dropout);
+        let logits = self
+            .encoder
+            .logits(&Tokens::new(&texts), &trainable, dropout);
         let [rows, classes] = logits.dims();
         let mut chosen = vec![0.0_f32; rows * classes];
         for (row, example) in examples.iter().enumerate() {
@@ -195,10 +205,17 @@ impl<'a> Trainer<'a> {
         let chosen = Tensor::<2>::from_data(chosen, self.encoder.device());
         let loss = (log_softmax(logits, 1) * chosen).sum();
         let mut gradients = loss.backward();
-        let value = loss.into_data().convert::<f64>().try_to_vec::<f64>().unwrap_or_default();
+        let value = loss
+            .into_data()
+            .convert::<f64>()
+            .try_to_vec::<f64>()
+            .unwrap_or_default();
         MicroResult {
             loss: value.first().copied().unwrap_or(f64::NAN),
-            gradients: leaves.iter().map(|leaf| leaf.grad_remove(&mut gradients)).collect(),
+            gradients: leaves
+                .iter()
+                .map(|leaf| leaf.grad_remove(&mut gradients))
+                .collect(),
         }
     }
 }

@@ -112,7 +112,9 @@ impl LoraShape {
         let names = config.linear_names();
         let fits = |name: &str, target: &str| {
             name == target
-                || name.strip_suffix(target).is_some_and(|rest| rest.ends_with('.'))
+                || name
+                    .strip_suffix(target)
+                    .is_some_and(|rest| rest.ends_with('.'))
         };
         for target in &self.target_modules {
             if !names.iter().any(|name| fits(name, target)) {
@@ -127,7 +129,11 @@ impl LoraShape {
             }
         }
         Ok((0..names.len())
-            .filter(|&at| self.target_modules.iter().any(|target| fits(&names[at], target)))
+            .filter(|&at| {
+                self.target_modules
+                    .iter()
+                    .any(|target| fits(&names[at], target))
+            })
             .collect())
     }
 }
@@ -291,9 +297,18 @@ impl Adapter {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn save(&self, staging: &Staging, config: &ModelConfig, base: &str) -> Result<Digest, AdapterError> {
+    pub fn save(
+        &self,
+        staging: &Staging,
+        config: &ModelConfig,
+        base: &str,
+    ) -> Result<Digest, AdapterError> {
         let bytes = self.weight_bytes(config)?;
-        let modules_to_save: Vec<&str> = config.head_shapes(1).iter().map(|layer| layer.name).collect();
+        let modules_to_save: Vec<&str> = config
+            .head_shapes(1)
+            .iter()
+            .map(|layer| layer.name)
+            .collect();
         let peft = json!({
             "base_model_name_or_path": base,
             "bias": "none",
@@ -320,12 +335,13 @@ impl Adapter {
     /// When it is not one, or does not fit the model.
     pub fn load(folder: &Path, config: &ModelConfig) -> Result<Self, AdapterError> {
         let config_file = folder.join(CONFIG_FILE);
-        let peft: PeftConfig = serde_json::from_slice(&files::read(&config_file)?).map_err(|error| {
-            AdapterError::Config {
-                file: config_file,
-                cause: error.to_string(),
-            }
-        })?;
+        let peft: PeftConfig =
+            serde_json::from_slice(&files::read(&config_file)?).map_err(|error| {
+                AdapterError::Config {
+                    file: config_file,
+                    cause: error.to_string(),
+                }
+            })?;
         let shape = LoraShape {
             rank: peft.r,
             alpha: peft.lora_alpha,
@@ -333,21 +349,25 @@ impl Adapter {
             target_modules: peft.target_modules,
         };
         let file = folder.join(WEIGHTS_FILE);
-        let mut arrays = read_safetensors(&files::read(&file)?).map_err(|cause| AdapterError::Weights {
-            file: file.clone(),
-            cause,
-        })?;
+        let mut arrays =
+            read_safetensors(&files::read(&file)?).map_err(|cause| AdapterError::Weights {
+                file: file.clone(),
+                cause,
+            })?;
         let mut take = |name: String, expected: Option<Vec<usize>>| {
             let error = |what: String| AdapterError::Tensor {
                 file: file.clone(),
                 name: name.clone(),
                 what,
             };
-            let array = arrays.remove(&name).ok_or_else(|| error("is missing".into()))?;
+            let array = arrays
+                .remove(&name)
+                .ok_or_else(|| error("is missing".into()))?;
             match expected {
-                Some(expected) if expected != array.shape => {
-                    Err(error(format!("has shape {:?}, not {expected:?}", array.shape)))
-                }
+                Some(expected) if expected != array.shape => Err(error(format!(
+                    "has shape {:?}, not {expected:?}",
+                    array.shape
+                ))),
                 _ => Ok(array),
             }
         };
@@ -357,8 +377,14 @@ impl Adapter {
         for at in shape.targets(config)? {
             let (inputs, outputs) = linear_size(config, at);
             let full = format!("{PEFT_PREFIX}{prefix}{}", names[at]);
-            let a = take(format!("{full}.lora_A.weight"), Some(vec![shape.rank, inputs]))?;
-            let b = take(format!("{full}.lora_B.weight"), Some(vec![outputs, shape.rank]))?;
+            let a = take(
+                format!("{full}.lora_A.weight"),
+                Some(vec![shape.rank, inputs]),
+            )?;
+            let b = take(
+                format!("{full}.lora_B.weight"),
+                Some(vec![outputs, shape.rank]),
+            )?;
             pairs.insert(names[at].clone(), (a, b));
         }
         let mut head = BTreeMap::new();
@@ -383,5 +409,7 @@ fn linear_size(config: &ModelConfig, at: usize) -> (usize, usize) {
 
 fn uniform(random: &mut ChaCha8Rng, count: usize, bound: f32) -> Vec<f32> {
     let unit = |bits: u32| (bits >> 8) as f32 / (1 << 24) as f32;
-    (0..count).map(|_| (unit(random.next_u32()) * 2.0 - 1.0) * bound).collect()
+    (0..count)
+        .map(|_| (unit(random.next_u32()) * 2.0 - 1.0) * bound)
+        .collect()
 }

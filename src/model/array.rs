@@ -46,7 +46,10 @@ impl Array {
     /// When it does not have two dimensions.
     pub fn transposed(&self) -> Self {
         let &[rows, columns] = self.shape.as_slice() else {
-            panic!("only a matrix can be transposed, this has shape {:?}", self.shape);
+            panic!(
+                "only a matrix can be transposed, this has shape {:?}",
+                self.shape
+            );
         };
         let mut data = vec![0.0; self.data.len()];
         for row in 0..rows {
@@ -73,8 +76,12 @@ pub fn read_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Array>, ArrayEr
         let raw = view.data();
         let data: Vec<f32> = match view.dtype() {
             Dtype::F32 => words::<4>(raw).map(f32::from_le_bytes).collect(),
-            Dtype::F16 => words::<2>(raw).map(|b| f16::from_le_bytes(b).to_f32()).collect(),
-            Dtype::BF16 => words::<2>(raw).map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::F16 => words::<2>(raw)
+                .map(|b| f16::from_le_bytes(b).to_f32())
+                .collect(),
+            Dtype::BF16 => words::<2>(raw)
+                .map(|b| bf16::from_le_bytes(b).to_f32())
+                .collect(),
             Dtype::I64 | Dtype::I32 | Dtype::U8 | Dtype::BOOL => continue,
             other => {
                 return Err(ArrayError::Type {
@@ -108,7 +115,11 @@ pub fn write_safetensors(arrays: &BTreeMap<String, Array>) -> Result<Vec<u8>, Ar
     let raw: Vec<(&String, &Array, Vec<u8>)> = arrays
         .iter()
         .map(|(name, array)| {
-            let bytes = array.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let bytes = array
+                .data
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
             (name, array, bytes)
         })
         .collect();
@@ -135,17 +146,26 @@ mod tests {
             shape: vec![2, 3],
             data: vec![1.0, 2.0, 3.0, 4.0, 5.0, f32::MIN_POSITIVE],
         };
-        let arrays = BTreeMap::from([("b".to_owned(), array.clone()), ("a".to_owned(), Array::zeros(&[1]))]);
+        let arrays = BTreeMap::from([
+            ("b".to_owned(), array.clone()),
+            ("a".to_owned(), Array::zeros(&[1])),
+        ]);
         let bytes = write_safetensors(&arrays).unwrap();
         assert_eq!(read_safetensors(&bytes).unwrap(), arrays);
         assert_eq!(write_safetensors(&arrays).unwrap(), bytes);
-        assert_eq!(array.transposed().data, [1.0, 4.0, 2.0, 5.0, 3.0, f32::MIN_POSITIVE]);
+        assert_eq!(
+            array.transposed().data,
+            [1.0, 4.0, 2.0, 5.0, 3.0, f32::MIN_POSITIVE]
+        );
         assert_eq!(array.transposed().transposed(), array);
     }
 
     #[test]
     fn half_precision_is_widened_and_garbage_is_refused() {
-        let raw: Vec<u8> = [1.5, -2.0].iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+        let raw: Vec<u8> = [1.5, -2.0]
+            .iter()
+            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
+            .collect();
         let view = TensorView::new(Dtype::F16, vec![2], &raw).unwrap();
         let bytes = serialize([("w", view)], None).unwrap();
         assert_eq!(read_safetensors(&bytes).unwrap()["w"].data, [1.5, -2.0]);

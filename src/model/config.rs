@@ -146,8 +146,14 @@ impl ModelConfig {
             Architecture::Bert => "BertForSequenceClassification",
             Architecture::DistilBert => "DistilBertForSequenceClassification",
         };
-        let by_id = labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label)));
-        let by_label = labels.iter().enumerate().map(|(id, label)| (label.clone(), json!(id)));
+        let by_id = labels
+            .iter()
+            .enumerate()
+            .map(|(id, label)| (id.to_string(), json!(label)));
+        let by_label = labels
+            .iter()
+            .enumerate()
+            .map(|(id, label)| (label.clone(), json!(id)));
         raw.insert("architectures".into(), json!([class]));
         raw.insert("id2label".into(), Value::Object(by_id.collect()));
         raw.insert("label2id".into(), Value::Object(by_label.collect()));
@@ -227,11 +233,11 @@ impl ModelConfig {
 }
 
 fn labels(raw: &Map<String, Value>) -> Option<Vec<String>> {
-    let has_head = raw
-        .get("architectures")?
-        .as_array()?
-        .iter()
-        .any(|class| class.as_str().is_some_and(|class| class.ends_with("ForSequenceClassification")));
+    let has_head = raw.get("architectures")?.as_array()?.iter().any(|class| {
+        class
+            .as_str()
+            .is_some_and(|class| class.ends_with("ForSequenceClassification"))
+    });
     let by_id = raw.get("id2label")?.as_object()?;
     if !has_head {
         return None;
@@ -251,17 +257,30 @@ mod tests {
     #[test]
     fn both_families_are_read() {
         let bert = ModelConfig::parse(BERT.as_bytes()).unwrap();
-        assert_eq!((bert.hidden, bert.layers, bert.heads, bert.intermediate), (32, 2, 4, 64));
+        assert_eq!(
+            (bert.hidden, bert.layers, bert.heads, bert.intermediate),
+            (32, 2, 4, 64)
+        );
         assert_eq!(bert.labels, None);
         let distil = ModelConfig::parse(DISTILBERT.as_bytes()).unwrap();
-        assert_eq!((distil.hidden, distil.layers, distil.heads, distil.intermediate), (32, 2, 4, 64));
+        assert_eq!(
+            (
+                distil.hidden,
+                distil.layers,
+                distil.heads,
+                distil.intermediate
+            ),
+            (32, 2, 4, 64)
+        );
         assert_eq!(distil.linear_names().len(), 12);
     }
 
     #[test]
     fn labels_survive_the_file() {
         let labels = ["no".to_owned(), "yes".to_owned()];
-        let written = ModelConfig::parse(BERT.as_bytes()).unwrap().with_labels(&labels);
+        let written = ModelConfig::parse(BERT.as_bytes())
+            .unwrap()
+            .with_labels(&labels);
         let read = ModelConfig::parse(written.to_json().as_bytes()).unwrap();
         assert_eq!(read.labels.as_deref(), Some(labels.as_slice()));
     }
@@ -273,6 +292,9 @@ mod tests {
         assert!(error.contains("`gpt2` cannot be run"), "{error}");
         assert!(ModelConfig::parse(b"{}").is_err());
         let heads = BERT.replace("\"num_attention_heads\": 4", "\"num_attention_heads\": 5");
-        assert!(matches!(ModelConfig::parse(heads.as_bytes()), Err(ConfigError::Heads { .. })));
+        assert!(matches!(
+            ModelConfig::parse(heads.as_bytes()),
+            Err(ConfigError::Heads { .. })
+        ));
     }
 }

@@ -50,7 +50,9 @@ impl Tokens {
     fn mask(&self, filled: f32, empty: f32) -> Vec<f32> {
         self.lengths
             .iter()
-            .flat_map(|&length| (0..self.width).map(move |at| if at < length { filled } else { empty }))
+            .flat_map(|&length| {
+                (0..self.width).map(move |at| if at < length { filled } else { empty })
+            })
             .collect()
     }
 
@@ -132,8 +134,16 @@ pub struct Dropout {
 impl Trainable {
     /// Every tensor, in a fixed order.
     pub fn leaves(&self) -> Vec<Tensor<2>> {
-        let loras = self.loras.iter().flatten().flat_map(|lora| [lora.a.clone(), lora.b.clone()]);
-        let head = self.head.layers.iter().flat_map(|(weight, bias)| [weight.clone(), bias.clone()]);
+        let loras = self
+            .loras
+            .iter()
+            .flatten()
+            .flat_map(|lora| [lora.a.clone(), lora.b.clone()]);
+        let head = self
+            .head
+            .layers
+            .iter()
+            .flat_map(|(weight, bias)| [weight.clone(), bias.clone()]);
         loras.chain(head).collect()
     }
 
@@ -148,7 +158,12 @@ impl Trainable {
             loras: self
                 .loras
                 .iter()
-                .map(|lora| lora.as_ref().map(|_| Lora { a: next(), b: next() }))
+                .map(|lora| {
+                    lora.as_ref().map(|_| Lora {
+                        a: next(),
+                        b: next(),
+                    })
+                })
                 .collect(),
             scale: self.scale,
             head: HeadTensors {
@@ -168,7 +183,10 @@ pub fn tensor2(array: &Array, device: &Device) -> Tensor<2> {
 }
 
 fn tensor1(array: &Array, device: &Device) -> Tensor<1> {
-    Tensor::from_data(TensorData::new(array.data.clone(), [array.data.len()]), device)
+    Tensor::from_data(
+        TensorData::new(array.data.clone(), [array.data.len()]),
+        device,
+    )
 }
 
 impl Encoder {
@@ -217,18 +235,30 @@ impl Encoder {
     /// Mean-pooled sentence embeddings of unit length, [rows, hidden].
     pub fn embed(&self, tokens: &Tokens) -> Tensor<2> {
         let (rows, width, hidden) = (tokens.rows(), tokens.width, self.config.hidden);
-        let states = self.states(tokens, None, None).reshape([rows, width, hidden]);
+        let states = self
+            .states(tokens, None, None)
+            .reshape([rows, width, hidden]);
         let mask = TensorData::new(tokens.mask(1.0, 0.0), [rows, width, 1]);
         let mask = Tensor::<3>::from_data(mask, &self.device);
         let sum = (states * mask.clone()).sum_dim(1).reshape([rows, hidden]);
         let mean = sum / mask.sum_dim(1).reshape([rows, 1]);
         // The floor is the one of torch's `normalize`.
-        let length = mean.clone().powi_scalar(2).sum_dim(1).sqrt().clamp_min(1e-12);
+        let length = mean
+            .clone()
+            .powi_scalar(2)
+            .sum_dim(1)
+            .sqrt()
+            .clamp_min(1e-12);
         mean / length
     }
 
     /// Class scores before softmax, [rows, classes].
-    pub fn logits(&self, tokens: &Tokens, trainable: &Trainable, dropout: Option<Dropout>) -> Tensor<2> {
+    pub fn logits(
+        &self,
+        tokens: &Tokens,
+        trainable: &Trainable,
+        dropout: Option<Dropout>,
+    ) -> Tensor<2> {
         let (rows, width, hidden) = (tokens.rows(), tokens.width, self.config.hidden);
         let states = self.states(tokens, Some(trainable), dropout);
         // The first token of each text stands for it.
@@ -251,12 +281,18 @@ impl Encoder {
     }
 
     /// Hidden states after the last layer, [rows * width, hidden].
-    fn states(&self, tokens: &Tokens, trainable: Option<&Trainable>, dropout: Option<Dropout>) -> Tensor<2> {
+    fn states(
+        &self,
+        tokens: &Tokens,
+        trainable: Option<&Trainable>,
+        dropout: Option<Dropout>,
+    ) -> Tensor<2> {
         let (rows, width) = (tokens.rows(), tokens.width);
         let ids = TensorData::new(tokens.ids.clone(), [rows * width]);
         let ids = Tensor::<1, Int>::from_data(ids, &self.device);
         let places: Vec<i32> = (0..rows).flat_map(|_| 0..width as i32).collect();
-        let places = Tensor::<1, Int>::from_data(TensorData::new(places, [rows * width]), &self.device);
+        let places =
+            Tensor::<1, Int>::from_data(TensorData::new(places, [rows * width]), &self.device);
         let embedded = self.words.clone().select(0, ids) + self.positions.clone().select(0, places);
         let mut x = self.normed(embedded, &self.norm);
         let bias = tokens.is_padded().then(|| {
@@ -294,7 +330,8 @@ impl Encoder {
     ) -> Tensor<2> {
         let heads = self.config.heads;
         let size = self.config.hidden / heads;
-        let split = |x: Tensor<2>| -> Tensor<4> { x.reshape([rows, width, heads, size]).swap_dims(1, 2) };
+        let split =
+            |x: Tensor<2>| -> Tensor<4> { x.reshape([rows, width, heads, size]).swap_dims(1, 2) };
         let query = split(adapted.apply(0, x.clone()));
         let key = split(adapted.apply(1, x.clone()));
         let value = split(adapted.apply(2, x.clone()));
@@ -304,11 +341,21 @@ impl Encoder {
             None => scores,
         };
         let mixed = softmax(scores, 3).matmul(value);
-        adapted.apply(3, mixed.swap_dims(1, 2).reshape([rows * width, self.config.hidden]))
+        adapted.apply(
+            3,
+            mixed
+                .swap_dims(1, 2)
+                .reshape([rows * width, self.config.hidden]),
+        )
     }
 
     fn normed(&self, x: Tensor<2>, norm: &Norm) -> Tensor<2> {
-        layer_norm(x, norm.gamma.clone(), Some(norm.beta.clone()), self.config.norm_epsilon)
+        layer_norm(
+            x,
+            norm.gamma.clone(),
+            Some(norm.beta.clone()),
+            self.config.norm_epsilon,
+        )
     }
 }
 
@@ -337,7 +384,9 @@ struct Adapted<'a> {
 impl Adapted<'_> {
     fn apply(&self, part: usize, x: Tensor<2>) -> Tensor<2> {
         let dense = &self.block.linears[part];
-        let lora = self.loras.and_then(|(loras, scale)| Some((loras[part].as_ref()?, scale)));
+        let lora = self
+            .loras
+            .and_then(|(loras, scale)| Some((loras[part].as_ref()?, scale)));
         let Some((lora, scale)) = lora else {
             return linear(x, dense.weight.clone(), Some(dense.bias.clone()));
         };
@@ -360,8 +409,17 @@ impl Dropout {
         let dropped_below = (self.rate * f64::from(u32::MAX)) as u32;
         let kept = (1.0 / (1.0 - self.rate)) as f32;
         let mask: Vec<f32> = (0..shape[0] * shape[1])
-            .map(|_| if random.next_u32() < dropped_below { 0.0 } else { kept })
+            .map(|_| {
+                if random.next_u32() < dropped_below {
+                    0.0
+                } else {
+                    kept
+                }
+            })
             .collect();
-        Tensor::<2>::from_data(TensorData::new(mask, shape), &device.clone().without_autodiff())
+        Tensor::<2>::from_data(
+            TensorData::new(mask, shape),
+            &device.clone().without_autodiff(),
+        )
     }
 }

@@ -13,7 +13,12 @@ use crate::files::{self, FileError, Staging};
 pub const MODEL_FILE: &str = "model.safetensors";
 const SENTENCE_FILE: &str = "sentence_bert_config.json";
 /// Small files that other programs like to find beside the weights.
-const COMPANIONS: [&str; 4] = ["tokenizer_config.json", "special_tokens_map.json", "vocab.txt", SENTENCE_FILE];
+const COMPANIONS: [&str; 4] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    SENTENCE_FILE,
+];
 
 /// A model folder in memory.
 pub struct Folder {
@@ -89,16 +94,19 @@ impl Folder {
     /// # Errors
     /// Names the file, and the tensor where it is one.
     pub fn load(path: &Path) -> Result<Self, FolderError> {
-        let config = ModelConfig::parse(&files::read(&path.join("config.json"))?).map_err(|cause| {
-            FolderError::Config {
-                folder: path.to_owned(),
-                cause,
-            }
-        })?;
-        let tokenizer = TextTokenizer::parse(&files::read(&path.join("tokenizer.json"))?)
-            .map_err(|cause| FolderError::Tokenizer {
-                folder: path.to_owned(),
-                cause,
+        let config =
+            ModelConfig::parse(&files::read(&path.join("config.json"))?).map_err(|cause| {
+                FolderError::Config {
+                    folder: path.to_owned(),
+                    cause,
+                }
+            })?;
+        let tokenizer =
+            TextTokenizer::parse(&files::read(&path.join("tokenizer.json"))?).map_err(|cause| {
+                FolderError::Tokenizer {
+                    folder: path.to_owned(),
+                    cause,
+                }
             })?;
         let file = path.join(MODEL_FILE);
         let bytes = files::read(&file)?;
@@ -129,7 +137,9 @@ impl Folder {
                 });
             }
         }
-        let embed_tokens = embed_tokens(path).unwrap_or(config.max_positions).min(config.max_positions);
+        let embed_tokens = embed_tokens(path)
+            .unwrap_or(config.max_positions)
+            .min(config.max_positions);
         Ok(Self {
             path: path.to_owned(),
             config,
@@ -166,8 +176,14 @@ fn embed_tokens(folder: &Path) -> Option<usize> {
 fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let (hidden, wide) = (config.hidden, config.intermediate);
     let mut shapes = vec![
-        ("embeddings.word_embeddings.weight".to_owned(), vec![config.vocabulary, hidden]),
-        ("embeddings.position_embeddings.weight".to_owned(), vec![config.max_positions, hidden]),
+        (
+            "embeddings.word_embeddings.weight".to_owned(),
+            vec![config.vocabulary, hidden],
+        ),
+        (
+            "embeddings.position_embeddings.weight".to_owned(),
+            vec![config.max_positions, hidden],
+        ),
     ];
     let mut dense = |name: &str, inputs: usize, outputs: usize| {
         shapes.push((format!("{name}.weight"), vec![outputs, inputs]));
@@ -193,11 +209,17 @@ fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
 /// Names of the layer norms: the embeddings' first, then two per layer.
 pub(super) fn norm_names(config: &ModelConfig) -> Vec<String> {
     let (layer, parts) = match config.architecture {
-        Architecture::Bert => ("encoder.layer", ["attention.output.LayerNorm", "output.LayerNorm"]),
+        Architecture::Bert => (
+            "encoder.layer",
+            ["attention.output.LayerNorm", "output.LayerNorm"],
+        ),
         Architecture::DistilBert => ("transformer.layer", ["sa_layer_norm", "output_layer_norm"]),
     };
-    let in_layers = (0..config.layers).flat_map(|at| parts.map(|part| format!("{layer}.{at}.{part}")));
-    std::iter::once("embeddings.LayerNorm".to_owned()).chain(in_layers).collect()
+    let in_layers =
+        (0..config.layers).flat_map(|at| parts.map(|part| format!("{layer}.{at}.{part}")));
+    std::iter::once("embeddings.LayerNorm".to_owned())
+        .chain(in_layers)
+        .collect()
 }
 
 /// Names and shapes of the head's tensors.
@@ -207,7 +229,10 @@ pub(super) fn head_shapes(config: &ModelConfig, classes: usize) -> Vec<(String, 
         .into_iter()
         .flat_map(|layer| {
             [
-                (format!("{}.weight", layer.name), vec![layer.outputs, layer.inputs]),
+                (
+                    format!("{}.weight", layer.name),
+                    vec![layer.outputs, layer.inputs],
+                ),
                 (format!("{}.bias", layer.name), vec![layer.outputs]),
             ]
         })
@@ -227,8 +252,14 @@ pub fn write_folder(
     labels: &[String],
 ) -> Result<Digest, FolderError> {
     let bytes = weight_bytes(&base.config, weights, labels.len(), &base.path)?;
-    staging.write("config.json", base.config.with_labels(labels).to_json().as_bytes())?;
-    staging.write("tokenizer.json", &files::read(&base.path.join("tokenizer.json"))?)?;
+    staging.write(
+        "config.json",
+        base.config.with_labels(labels).to_json().as_bytes(),
+    )?;
+    staging.write(
+        "tokenizer.json",
+        &files::read(&base.path.join("tokenizer.json"))?,
+    )?;
     for name in COMPANIONS {
         if let Some(content) = files::read_if_there(&base.path.join(name))? {
             staging.write(name, &content)?;
@@ -244,7 +275,10 @@ fn weight_bytes(
     classes: usize,
     path: &Path,
 ) -> Result<Vec<u8>, FolderError> {
-    let head: Vec<String> = head_shapes(config, classes).into_iter().map(|(name, _)| name).collect();
+    let head: Vec<String> = head_shapes(config, classes)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
     let full: BTreeMap<String, Array> = weights
         .iter()
         .map(|(name, array)| {

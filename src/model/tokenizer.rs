@@ -54,7 +54,10 @@ impl TextTokenizer {
         texts: impl IntoIterator<Item = &'a str>,
         max_tokens: usize,
     ) -> Result<Vec<Vec<u32>>, TokenizerError> {
-        texts.into_iter().map(|text| self.encode(text, max_tokens)).collect()
+        texts
+            .into_iter()
+            .map(|text| self.encode(text, max_tokens))
+            .collect()
     }
 
     /// Entries of the token table.
@@ -71,7 +74,9 @@ mod tests {
     fn a_long_text_keeps_its_closing_token() {
         let file = include_bytes!("../../tests/fixtures/bert-tiny/tokenizer.json");
         let tokenizer = TextTokenizer::parse(file).unwrap();
-        let whole = tokenizer.encode("a good film with a good end", 100).unwrap();
+        let whole = tokenizer
+            .encode("a good film with a good end", 100)
+            .unwrap();
         let cut = tokenizer.encode("a good film with a good end", 4).unwrap();
         assert_eq!(cut.len(), 4);
         assert_eq!(cut[..3], whole[..3]);

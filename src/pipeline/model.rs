@@ -127,7 +127,9 @@ impl Default for LoraSettings {
             rank: 8,
             alpha: 16.0,
             dropout: 0.0,
-            target_modules: ["query", "key", "value", "attention.output.dense"].map(String::from).to_vec(),
+            target_modules: ["query", "key", "value", "attention.output.dense"]
+                .map(String::from)
+                .to_vec(),
             learning_rate: 5e-4,
             weight_decay: 0.01,
             warmup_steps: 0,

@@ -17,13 +17,19 @@ use crate::units::{Joules, Nats};
 
 /// Every key of a pipeline file, section by section; `schemas/pipeline.json` has the same.
 pub const KEYS: [(&str, &[&str]); 9] = [
-    ("", &["pipeline", "model", "models", "data", "holdout", "task"]),
+    (
+        "",
+        &["pipeline", "model", "models", "data", "holdout", "task"],
+    ),
     ("pipeline", &["name", "schedule", "timezone", "seed"]),
     ("model", &["base", "labels"]),
     ("models.*", &["sources", "sha256", "files"]),
     ("data.*", &["path", "text", "label"]),
     ("holdout", &["gate", "tune", "audit"]),
-    ("task.*", &["kind", "data", "needs", "budget_joules", "lora", "accept"]),
+    (
+        "task.*",
+        &["kind", "data", "needs", "budget_joules", "lora", "accept"],
+    ),
     (
         "task.*.lora",
         &[
@@ -88,11 +94,18 @@ fn read_root(root: &DeTable<'_>, diagnostics: &mut Vec<Diagnostic>) -> Option<Pi
 
     let data: BTreeMap<String, DataSection> = data
         .into_iter()
-        .filter_map(|(name, table)| Some((name.value.clone(), read_data(table, name, diagnostics)?)))
+        .filter_map(|(name, table)| {
+            Some((name.value.clone(), read_data(table, name, diagnostics)?))
+        })
         .collect();
     let models = models
         .into_iter()
-        .filter_map(|(name, table)| Some((name.value.clone(), read_model_section(table, name, diagnostics)?)))
+        .filter_map(|(name, table)| {
+            Some((
+                name.value.clone(),
+                read_model_section(table, &name, diagnostics)?,
+            ))
+        })
         .collect();
     let declared: Vec<String> = tasks.iter().map(|(name, _)| name.value.clone()).collect();
     let tasks: Vec<Task> = tasks
@@ -145,7 +158,10 @@ fn read_pipeline(
             Ok(schedule) => Some(schedule),
             Err(error) => {
                 let at_zone = matches!(error, ScheduleError::Zone(_));
-                let span = zone.as_ref().filter(|_| at_zone).map_or(&text.span, |zone| &zone.span);
+                let span = zone
+                    .as_ref()
+                    .filter(|_| at_zone)
+                    .map_or(&text.span, |zone| &zone.span);
                 let diagnostic = Diagnostic::new(span.clone(), error.to_string());
                 table.report(match error {
                     ScheduleError::Fields(6) => diagnostic.hint("leave out the seconds field"),
@@ -172,7 +188,10 @@ fn read_model(
     }
     if let Some(labels) = &labels {
         for (at, label) in labels.iter().enumerate() {
-            if labels[..at].iter().any(|earlier| earlier.value == label.value) {
+            if labels[..at]
+                .iter()
+                .any(|earlier| earlier.value == label.value)
+            {
                 table.report(Diagnostic::new(
                     label.span.clone(),
                     format!("label `{}` is listed twice", label.value),
@@ -184,7 +203,10 @@ fn read_model(
         }
     }
     table.finish();
-    Some((base?, labels?.into_iter().map(|label| label.value).collect()))
+    Some((
+        base?,
+        labels?.into_iter().map(|label| label.value).collect(),
+    ))
 }
 
 fn read_digest(table: &mut Table<'_, '_>, text: &At<String>) -> Option<Digest> {
@@ -195,7 +217,7 @@ fn read_digest(table: &mut Table<'_, '_>, text: &At<String>) -> Option<Digest> {
 
 fn read_model_section(
     table: &DeTable<'_>,
-    name: At<String>,
+    name: &At<String>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<ModelSection> {
     let title = format!("[models.{}]", name.value);
@@ -255,7 +277,10 @@ fn read_task(
         // Task names become file names.
         table.report(Diagnostic::new(
             name.span.clone(),
-            format!("task name `{}` may only have letters, digits, `-` and `_`", name.value),
+            format!(
+                "task name `{}` may only have letters, digits, `-` and `_`",
+                name.value
+            ),
         ));
     }
     let kind = table.required_text("kind", "\"lora\"");
@@ -264,14 +289,19 @@ fn read_task(
     if !table.has("budget_joules") {
         table.missing("budget_joules", "4000");
     }
-    let budget = table.number("budget_joules", 0.001..1e12).and_then(|n| Joules::from_f64(n.value));
+    let budget = table
+        .number("budget_joules", 0.001..1e12)
+        .and_then(|n| Joules::from_f64(n.value));
     let kind_word = kind.as_ref().map(|kind| kind.value.as_str());
     let (lora, accept) = if kind_word == Some("index") {
         (None, None)
     } else {
         (table.table("lora"), table.table("accept"))
     };
-    if let Some(kind) = kind.as_ref().filter(|kind| !["index", "lora"].contains(&kind.value.as_str())) {
+    if let Some(kind) = kind
+        .as_ref()
+        .filter(|kind| !["index", "lora"].contains(&kind.value.as_str()))
+    {
         table.report(
             Diagnostic::new(kind.span.clone(), format!("unknown kind `{}`", kind.value))
                 .did_you_mean(&kind.value, ["index", "lora"]),
@@ -280,8 +310,11 @@ fn read_task(
     table.finish();
     let work = match kind_word {
         Some("lora") => Work::Lora(
-            lora.map(|section| read_lora(section, &title, diagnostics)).unwrap_or_default(),
-            accept.map(|section| read_accept(section, &title, diagnostics)).unwrap_or_default(),
+            lora.map(|section| read_lora(section, &title, diagnostics))
+                .unwrap_or_default(),
+            accept
+                .map(|section| read_accept(section, &title, diagnostics))
+                .unwrap_or_default(),
         ),
         _ => Work::Index,
     };
@@ -296,7 +329,11 @@ fn read_task(
     })
 }
 
-fn read_lora((table, span): Section<'_>, task: &str, diagnostics: &mut Vec<Diagnostic>) -> LoraSettings {
+fn read_lora(
+    (table, span): Section<'_>,
+    task: &str,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> LoraSettings {
     let usual = LoraSettings::default();
     let title = format!("{}.lora]", task.trim_end_matches(']'));
     let mut table = Table::new(table, title, span, diagnostics);
@@ -316,10 +353,18 @@ fn read_lora((table, span): Section<'_>, task: &str, diagnostics: &mut Vec<Diagn
         target_modules,
         learning_rate,
         weight_decay,
-        warmup_steps: table.count("warmup_steps", 0..1_000_000).unwrap_or(usual.warmup_steps),
-        max_steps: table.count("max_steps", 1..1_000_000).unwrap_or(usual.max_steps),
-        batch_size: table.count("batch_size", 1..65_537).unwrap_or(usual.batch_size),
-        max_tokens: table.count("max_tokens", 3..65_537).unwrap_or(usual.max_tokens),
+        warmup_steps: table
+            .count("warmup_steps", 0..1_000_000)
+            .unwrap_or(usual.warmup_steps),
+        max_steps: table
+            .count("max_steps", 1..1_000_000)
+            .unwrap_or(usual.max_steps),
+        batch_size: table
+            .count("batch_size", 1..65_537)
+            .unwrap_or(usual.batch_size),
+        max_tokens: table
+            .count("max_tokens", 3..65_537)
+            .unwrap_or(usual.max_tokens),
     };
     table.finish();
     settings
@@ -347,12 +392,18 @@ fn read_accept(
         },
         None => usual.rule,
     };
-    let min_delta = table.number("min_delta", 0.0..100.0).and_then(|n| Nats::from_f64(n.value));
+    let min_delta = table
+        .number("min_delta", 0.0..100.0)
+        .and_then(|n| Nats::from_f64(n.value));
     let settings = AcceptSettings {
         rule,
         min_delta: min_delta.unwrap_or(usual.min_delta),
-        alpha: table.number("alpha", 1e-9..0.5).map_or(usual.alpha, |n| n.value),
-        looks: table.count("looks", 1..1_000_001).map_or(usual.looks, |looks| looks as u64),
+        alpha: table
+            .number("alpha", 1e-9..0.5)
+            .map_or(usual.alpha, |n| n.value),
+        looks: table
+            .count("looks", 1..1_000_001)
+            .map_or(usual.looks, |looks| looks as u64),
     };
     table.finish();
     settings
@@ -383,7 +434,10 @@ fn check_references(
             diagnostics.push(
                 Diagnostic::new(
                     task.data.span.clone(),
-                    format!("task `{name}` uses data `{}`, which is not declared", task.data.value),
+                    format!(
+                        "task `{name}` uses data `{}`, which is not declared",
+                        task.data.value
+                    ),
                 )
                 .did_you_mean(&task.data.value, data.keys().map(String::as_str)),
             );
@@ -394,15 +448,24 @@ fn check_references(
                 diagnostics.push(
                     Diagnostic::new(
                         task.data.span.clone(),
-                        format!("task `{name}` learns from `{}`, which names no label column", task.data.value),
+                        format!(
+                            "task `{name}` learns from `{}`, which names no label column",
+                            task.data.value
+                        ),
                     )
-                    .hint(format!("add `label = \"label\"` to [data.{}]", task.data.value)),
+                    .hint(format!(
+                        "add `label = \"label\"` to [data.{}]",
+                        task.data.value
+                    )),
                 );
             }
             if !has_holdout {
                 diagnostics.push(
-                    Diagnostic::new(task.name.span.clone(), format!("task `{name}` has no gate to pass"))
-                        .hint("add a [holdout] with `gate = \"data/gate.csv\"`"),
+                    Diagnostic::new(
+                        task.name.span.clone(),
+                        format!("task `{name}` has no gate to pass"),
+                    )
+                    .hint("add a [holdout] with `gate = \"data/gate.csv\"`"),
                 );
             }
         }
@@ -415,7 +478,11 @@ fn in_order(mut waiting: Vec<Task>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Ta
     loop {
         let names: Vec<String> = waiting.iter().map(|task| task.name.value.clone()).collect();
         // A task that does not exist has been reported and holds nobody up.
-        let is_ready = |task: &Task| task.needs.iter().all(|needed| !names.contains(&needed.value));
+        let is_ready = |task: &Task| {
+            task.needs
+                .iter()
+                .all(|needed| !names.contains(&needed.value))
+        };
         match waiting.iter().position(is_ready) {
             Some(at) => ordered.push(waiting.remove(at)),
             None if waiting.is_empty() => return ordered,

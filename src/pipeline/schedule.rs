@@ -60,7 +60,9 @@ impl Schedule {
         };
         Ok(Self {
             text: text.to_owned(),
-            zone: zone.parse().map_err(|_| ScheduleError::Zone(zone.to_owned()))?,
+            zone: zone
+                .parse()
+                .map_err(|_| ScheduleError::Zone(zone.to_owned()))?,
             alternatives,
         })
     }
@@ -115,7 +117,12 @@ fn weekday_names(field: &str) -> Result<String, ScheduleError> {
             fires[day % 7] = true;
         }
     }
-    let names: Vec<&str> = DAYS.iter().zip(fires).filter(|(_, fires)| *fires).map(|(name, _)| *name).collect();
+    let names: Vec<&str> = DAYS
+        .iter()
+        .zip(fires)
+        .filter(|(_, fires)| *fires)
+        .map(|(name, _)| *name)
+        .collect();
     Ok(names.join(","))
 }
 
@@ -132,27 +139,40 @@ mod tests {
     use super::*;
 
     fn ours(text: &str, now: i64) -> Option<i64> {
-        let next = Schedule::parse(text, "UTC").unwrap().next(Timestamp::from_millis(now));
+        let next = Schedule::parse(text, "UTC")
+            .unwrap()
+            .next(Timestamp::from_millis(now));
         next.map(Timestamp::millis)
     }
 
     fn croners(text: &str, now: i64) -> Option<i64> {
         let now: DateTime<Utc> = DateTime::from_timestamp_millis(now).unwrap();
         let cron = croner::Cron::from_str(text).unwrap();
-        cron.find_next_occurrence(&now, false).ok().map(|time| time.timestamp_millis())
+        cron.find_next_occurrence(&now, false)
+            .ok()
+            .map(|time| time.timestamp_millis())
     }
 
     #[test]
     fn weekdays_are_those_of_posix() {
         // 2026-11-23 is a Monday.
         let monday = "2026-11-23T10:00:00Z".parse::<Timestamp>().unwrap();
-        let next = |text: &str| Schedule::parse(text, "UTC").unwrap().next(monday).unwrap().to_string();
+        let next = |text: &str| {
+            Schedule::parse(text, "UTC")
+                .unwrap()
+                .next(monday)
+                .unwrap()
+                .to_string()
+        };
         assert_eq!(next("0 9 * * 1-5"), "2026-11-24T09:00:00.000Z");
         assert_eq!(next("0 9 * * 0"), "2026-11-29T09:00:00.000Z");
         assert_eq!(next("0 9 * * 7"), "2026-11-29T09:00:00.000Z");
         assert_eq!(next("0 */2 * * *"), "2026-11-23T12:00:00.000Z");
         let rome = Schedule::parse("0 9 * * *", "Europe/Rome").unwrap();
-        assert_eq!(rome.next(monday).unwrap().to_string(), "2026-11-24T08:00:00.000Z");
+        assert_eq!(
+            rome.next(monday).unwrap().to_string(),
+            "2026-11-24T08:00:00.000Z"
+        );
     }
 
     #[test]

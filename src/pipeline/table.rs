@@ -50,7 +50,10 @@ impl<'a, 'd> Table<'a, 'd> {
         let found = value.get_ref().type_str();
         self.report(Diagnostic::new(
             value.span(),
-            format!("`{key}` must be {expected}, this is {} {found}", article(found)),
+            format!(
+                "`{key}` must be {expected}, this is {} {found}",
+                article(found)
+            ),
         ));
     }
 
@@ -95,7 +98,7 @@ impl<'a, 'd> Table<'a, 'd> {
             return None;
         };
         let mut texts = Vec::new();
-        for item in array.iter() {
+        for item in array {
             match item.get_ref() {
                 DeValue::String(text) => texts.push(At {
                     value: text.clone().into_owned(),
@@ -130,7 +133,10 @@ impl<'a, 'd> Table<'a, 'd> {
             _ => {
                 self.report(Diagnostic::new(
                     value.span(),
-                    format!("`{key}` must be at least {} and below {}", range.start, range.end),
+                    format!(
+                        "`{key}` must be at least {} and below {}",
+                        range.start, range.end
+                    ),
                 ));
                 None
             }
@@ -153,7 +159,10 @@ impl<'a, 'd> Table<'a, 'd> {
     /// A sub-table and the bytes of its name.
     pub fn table(&mut self, key: &'static str) -> Option<(&'a DeTable<'a>, Range<usize>)> {
         let value = self.get(key)?;
-        let span = self.table.get_key_value(key).map_or(value.span(), |(key, _)| key.span());
+        let span = self
+            .table
+            .get_key_value(key)
+            .map_or(value.span(), |(key, _)| key.span());
         match value.get_ref() {
             DeValue::Table(table) => Some((table, span)),
             _ => {
@@ -178,7 +187,11 @@ impl<'a, 'd> Table<'a, 'd> {
                     },
                     inner,
                 )),
-                _ => self.mismatch(name.get_ref(), value, &format!("a table, [{key}.{}]", name.get_ref())),
+                _ => self.mismatch(
+                    name.get_ref(),
+                    value,
+                    &format!("a table, [{key}.{}]", name.get_ref()),
+                ),
             }
         }
         tables.sort_by_key(|(name, _)| name.span.start);
@@ -222,5 +235,9 @@ impl<'a, 'd> Table<'a, 'd> {
 }
 
 fn article(word: &str) -> &'static str {
-    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    }
 }

@@ -173,14 +173,13 @@ impl Chain {
         key.id().clone_into(&mut receipt.node);
         let line = self.entries.len() + 1;
         let statement = Statement::new(receipt);
-        let payload = serde_json_canonicalizer::to_vec(&statement).map_err(|error| {
-            ChainError::Payload {
+        let payload =
+            serde_json_canonicalizer::to_vec(&statement).map_err(|error| ChainError::Payload {
                 path: self.path.clone(),
                 line,
                 seq: statement.predicate.seq,
                 cause: error.to_string(),
-            }
-        })?;
+            })?;
         let hash = Digest::of(&payload);
         let mut text = Envelope::seal(&payload, key).to_line();
         text.push('\n');
@@ -211,13 +210,12 @@ fn read_entry(
 ) -> Result<Entry, ChainError> {
     let line = last.map_or(1, |last| last.line + 1);
     let seq = line as u64 - 1;
-    let payload =
-        Envelope::open(line_bytes, keyring).map_err(|cause| ChainError::Envelope {
-            path: path.to_owned(),
-            line,
-            seq,
-            cause,
-        })?;
+    let payload = Envelope::open(line_bytes, keyring).map_err(|cause| ChainError::Envelope {
+        path: path.to_owned(),
+        line,
+        seq,
+        cause,
+    })?;
     let statement: Statement =
         serde_json::from_slice(&payload).map_err(|error| ChainError::Payload {
             path: path.to_owned(),

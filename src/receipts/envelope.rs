@@ -79,7 +79,13 @@ impl Envelope {
         let signatures: Vec<String> = self
             .signatures
             .iter()
-            .map(|s| format!(r#"{{"keyid":{},"sig":{}}}"#, quoted(&s.keyid), quoted(&s.sig)))
+            .map(|s| {
+                format!(
+                    r#"{{"keyid":{},"sig":{}}}"#,
+                    quoted(&s.keyid),
+                    quoted(&s.sig)
+                )
+            })
             .collect();
         format!(
             r#"{{"payload":{},"payloadType":{},"signatures":[{}]}}"#,

@@ -270,7 +270,7 @@ pub struct GateRecord {
     /// Paired t statistic, six places; absent when the differences do not vary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub t: Option<String>,
-    /// Johnson's skew-corrected t, six places.
+    /// Hall's skew-corrected t, six places.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub t_skew: Option<String>,
     /// Quantile that both must exceed, six places.

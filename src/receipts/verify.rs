@@ -42,7 +42,9 @@ pub struct Report {
 impl Report {
     /// Whether no check failed.
     pub fn holds(&self) -> bool {
-        self.findings.iter().all(|finding| finding.status != Status::Failed)
+        self.findings
+            .iter()
+            .all(|finding| finding.status != Status::Failed)
     }
 }
 
@@ -61,7 +63,10 @@ pub trait Artefacts {
 /// Checks a chain whose signatures and links `Chain::read` has checked already.
 pub fn verify(chain: &Chain, artefacts: &dyn Artefacts) -> Report {
     let entries = chain.entries();
-    let nodes: BTreeSet<&str> = entries.iter().map(|entry| entry.receipt.node.as_str()).collect();
+    let nodes: BTreeSet<&str> = entries
+        .iter()
+        .map(|entry| entry.receipt.node.as_str())
+        .collect();
     let signatures = format!(
         "{} read, {} signatures good ({} node key{}), chain unbroken",
         entries.len(),
@@ -98,7 +103,10 @@ fn failed(check: &'static str, entry: &Entry, what: &str) -> Finding {
     Finding {
         check,
         status: Status::Failed,
-        text: format!("seq {} ({}, line {}): {what}", receipt.seq, receipt.task_name, entry.line),
+        text: format!(
+            "seq {} ({}, line {}): {what}",
+            receipt.seq, receipt.task_name, entry.line
+        ),
     }
 }
 
@@ -118,31 +126,56 @@ fn each(
 
 fn arithmetic(receipt: &Receipt) -> Result<(), String> {
     let claim = |what: &str, said: String, is: String| {
-        if said == is { Ok(()) } else { Err(format!("{what} is said to be {said}, it is {is}")) }
+        if said == is {
+            Ok(())
+        } else {
+            Err(format!("{what} is said to be {said}, it is {is}"))
+        }
     };
-    if let (Some(spent), Some(train), Some(eval)) =
-        (receipt.joules_spent, receipt.joules_train, receipt.joules_eval)
-    {
-        claim("joules_spent", spent.to_string(), (train + eval).to_string())?;
+    if let (Some(spent), Some(train), Some(eval)) = (
+        receipt.joules_spent,
+        receipt.joules_train,
+        receipt.joules_eval,
+    ) {
+        claim(
+            "joules_spent",
+            spent.to_string(),
+            (train + eval).to_string(),
+        )?;
     }
-    if receipt.joules_spent.is_some_and(|spent| spent < Joules::ZERO) {
+    if receipt
+        .joules_spent
+        .is_some_and(|spent| spent < Joules::ZERO)
+    {
         return Err("joules_spent is below zero".into());
     }
-    if let (Some(delta), Some(base), Some(new)) = (receipt.delta, receipt.base_loss, receipt.new_loss) {
+    if let (Some(delta), Some(base), Some(new)) =
+        (receipt.delta, receipt.base_loss, receipt.new_loss)
+    {
         claim("delta", delta.to_string(), (base - new).to_string())?;
     }
-    if let (Some(said), Some(delta), Some(spent)) = (receipt.eta, receipt.delta, receipt.joules_spent) {
+    if let (Some(said), Some(delta), Some(spent)) =
+        (receipt.eta, receipt.delta, receipt.joules_spent)
+    {
         let is = Eta::of(delta, spent).unwrap_or_default();
         claim("eta", said.to_string(), is.to_string())?;
     }
-    if let (Some(said), Some(lower), Some(spent), Some(energy)) =
-        (receipt.eta_lower, receipt.delta_lower, receipt.joules_spent, &receipt.energy)
-    {
-        let is = Eta::of(lower, spent + energy.joules_sigma + energy.joules_sigma).unwrap_or_default();
+    if let (Some(said), Some(lower), Some(spent), Some(energy)) = (
+        receipt.eta_lower,
+        receipt.delta_lower,
+        receipt.joules_spent,
+        &receipt.energy,
+    ) {
+        let is =
+            Eta::of(lower, spent + energy.joules_sigma + energy.joules_sigma).unwrap_or_default();
         claim("eta_lower", said.to_string(), is.to_string())?;
     }
     if let (Kind::Decision, Some(gate)) = (receipt.kind, &receipt.gate) {
-        claim("accepted", receipt.accepted.to_string(), rule_accepts(receipt, gate).to_string())?;
+        claim(
+            "accepted",
+            receipt.accepted.to_string(),
+            rule_accepts(receipt, gate).to_string(),
+        )?;
     }
     Ok(())
 }
@@ -165,18 +198,30 @@ fn commits(entries: &[Entry]) -> Finding {
     let mut open: BTreeMap<Digest, &Entry> = BTreeMap::new();
     for entry in entries {
         let receipt = &entry.receipt;
-        let root = receipt.holdout.as_ref().map(|holdout| holdout.root.to_string()).unwrap_or_default();
+        let root = receipt
+            .holdout
+            .as_ref()
+            .map(|holdout| holdout.root.to_string())
+            .unwrap_or_default();
         match (receipt.kind, receipt.commit_hash) {
             (Kind::Commit, _) => {
                 *looks.entry(root).or_default() += 1;
                 open.insert(entry.hash, entry);
             }
             (Kind::Decision, None) if receipt.task_kind == TaskKind::Lora => {
-                return failed(CHECK, entry, "the gate was looked at without a commit before");
+                return failed(
+                    CHECK,
+                    entry,
+                    "the gate was looked at without a commit before",
+                );
             }
             (Kind::Decision | Kind::Aborted, Some(commit)) => {
                 let Some(commit) = open.remove(&commit) else {
-                    return failed(CHECK, entry, "its commit is not in the chain, or was answered before");
+                    return failed(
+                        CHECK,
+                        entry,
+                        "its commit is not in the chain, or was answered before",
+                    );
                 };
                 if commit.receipt.task_id != receipt.task_id
                     || commit.receipt.adapter_hash != receipt.adapter_hash
@@ -185,7 +230,11 @@ fn commits(entries: &[Entry]) -> Finding {
                 }
                 let look = looks.get(&root).copied().unwrap_or(0);
                 if receipt.gate.as_ref().is_some_and(|gate| gate.look != look) {
-                    return failed(CHECK, entry, &format!("it counts as another look than number {look}"));
+                    return failed(
+                        CHECK,
+                        entry,
+                        &format!("it counts as another look than number {look}"),
+                    );
                 }
             }
             _ => {}
@@ -194,7 +243,12 @@ fn commits(entries: &[Entry]) -> Finding {
     let total: u64 = looks.values().sum();
     ok(
         CHECK,
-        format!("{total} at {} gate split{}, {} without an answer", looks.len(), if looks.len() == 1 { "" } else { "s" }, open.len()),
+        format!(
+            "{total} at {} gate split{}, {} without an answer",
+            looks.len(),
+            if looks.len() == 1 { "" } else { "s" },
+            open.len()
+        ),
     )
 }
 
@@ -215,7 +269,11 @@ fn lineage(entries: &[Entry]) -> Finding {
         if let (Some(head), Some(base)) = (head, receipt.base_model_hash)
             && *head != base
         {
-            return failed("lineage", entry, &format!("it starts from {base}, but the head was {head}"));
+            return failed(
+                "lineage",
+                entry,
+                &format!("it starts from {base}, but the head was {head}"),
+            );
         }
         if makes_version(receipt) {
             let Some(model) = receipt.new_model_hash else {
@@ -225,7 +283,10 @@ fn lineage(entries: &[Entry]) -> Finding {
             accepted += 1;
         }
     }
-    ok("lineage", format!("{accepted} accepted, each from the head before it"))
+    ok(
+        "lineage",
+        format!("{accepted} accepted, each from the head before it"),
+    )
 }
 
 fn files(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
@@ -238,13 +299,27 @@ fn files(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
             .as_ref()
             .zip(receipt.adapter_hash)
             .filter(|_| receipt.kind == Kind::Decision)
-            .map(|(train, adapter)| ("its list of training rows", train.data_root, artefacts.rows(&adapter)));
-        let adapter = receipt.adapter_hash.map(|named| ("its adapter", named, artefacts.adapter(&named)));
-        let model = receipt.new_model_hash.map(|named| ("its model", named, artefacts.model(&named)));
+            .map(|(train, adapter)| {
+                (
+                    "its list of training rows",
+                    train.data_root,
+                    artefacts.rows(&adapter),
+                )
+            });
+        let adapter = receipt
+            .adapter_hash
+            .map(|named| ("its adapter", named, artefacts.adapter(&named)));
+        let model = receipt
+            .new_model_hash
+            .map(|named| ("its model", named, artefacts.model(&named)));
         for (what, named, found) in [rows, adapter, model].into_iter().flatten() {
             match found {
                 Some(found) if found != named => {
-                    return failed("artefacts", entry, &format!("{what} has the digest {found}, not {named}"));
+                    return failed(
+                        "artefacts",
+                        entry,
+                        &format!("{what} has the digest {found}, not {named}"),
+                    );
                 }
                 Some(_) => checked += 1,
                 None => absent += 1,
@@ -269,7 +344,11 @@ fn heads(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
         let wanted = entry.receipt.new_model_hash;
         match artefacts.head(pipeline) {
             Some(head) if Some(head) != wanted => {
-                return failed("head", entry, &format!("{pipeline} points at {head}, which is not its model"));
+                return failed(
+                    "head",
+                    entry,
+                    &format!("{pipeline} points at {head}, which is not its model"),
+                );
             }
             Some(_) => {}
             None => {
@@ -281,7 +360,10 @@ fn heads(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
             }
         }
     }
-    ok("head", format!("{} at the newest accepted model", newest.len()))
+    ok(
+        "head",
+        format!("{} at the newest accepted model", newest.len()),
+    )
 }
 
 fn not_proven(entries: &[Entry]) -> Vec<String> {
@@ -292,7 +374,10 @@ fn not_proven(entries: &[Entry]) -> Vec<String> {
         .collect();
     let meters: Vec<&str> = meters.into_iter().collect();
     vec![
-        format!("the joules themselves (self-reported; known by: {})", meters.join(", ")),
+        format!(
+            "the joules themselves (self-reported; known by: {})",
+            meters.join(", ")
+        ),
         "that the rows named were the rows trained on".into(),
         "that the trainer never saw the gate split (custody: local)".into(),
         "that the gate split stands for the inputs to come".into(),

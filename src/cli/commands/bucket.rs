@@ -11,13 +11,15 @@ use crate::energy::Bucket;
 use crate::files::Lock;
 use crate::units::Joules;
 
-pub fn run(context: &Context<'_>, command: Option<BucketCommand>) -> Result<Exit, CliError> {
+pub fn run(context: &Context<'_>, command: Option<&BucketCommand>) -> Result<Exit, CliError> {
     let now = Timestamp::now();
     let path = context.project.bucket();
     if let Some(BucketCommand::Grant { joules }) = command {
-        let wanted = Joules::from_f64(joules)
+        let wanted = Joules::from_f64(*joules)
             .filter(|joules| *joules > Joules::ZERO)
-            .ok_or_else(|| CliError::invalid(format!("{joules} is not an amount of joules above zero")))?;
+            .ok_or_else(|| {
+                CliError::invalid(format!("{joules} is not an amount of joules above zero"))
+            })?;
         let _lock = Lock::acquire(&context.project.lock())?;
         let mut bucket = Bucket::open(&path, context.settings.bucket, now)?;
         let added = bucket.grant(wanted, now)?;
@@ -42,14 +44,20 @@ pub fn run(context: &Context<'_>, command: Option<BucketCommand>) -> Result<Exit
         return Ok(Exit::Done);
     }
     let say = |name: &str, text: String| context.output.say(format!("{name:<10} {text}"));
-    say("level", format!("{} of {}", bucket.level().human(), policy.cap.human()));
+    say(
+        "level",
+        format!("{} of {}", bucket.level().human(), policy.cap.human()),
+    );
     say("allowance", policy.allowance.to_string());
     say("granted", accounts.granted.human());
     say("credited", accounts.credited.human());
     say("charged", accounts.charged.human());
     say("forfeited", accounts.forfeited.human());
     if let Some(lease) = bucket.lease() {
-        say("lease", format!("{} for {}", lease.reserved.human(), lease.run.name));
+        say(
+            "lease",
+            format!("{} for {}", lease.reserved.human(), lease.run.name),
+        );
     }
     Ok(Exit::Done)
 }

@@ -15,16 +15,25 @@ pub fn run(context: &Context<'_>, folder: &Path, pick: &Pick) -> Result<Exit, Cl
     let chain = context.chain()?;
     let (version, model) = context.pick(&chain, pick)?;
     if folder.exists() {
-        return Err(CliError::invalid(format!("{} exists already", folder.display())).hint("name a folder that does not"));
+        return Err(
+            CliError::invalid(format!("{} exists already", folder.display()))
+                .hint("name a folder that does not"),
+        );
     }
     let from = context.versions().folder(&model);
     let staging = Staging::new(folder)?;
-    let entries = fs::read_dir(&from).map_err(|error| CliError::invalid(format!("{}: {error}", from.display())))?;
+    let entries = fs::read_dir(&from)
+        .map_err(|error| CliError::invalid(format!("{}: {error}", from.display())))?;
     for entry in entries.flatten() {
-        staging.write(&entry.file_name().to_string_lossy(), &files::read(&entry.path())?)?;
+        staging.write(
+            &entry.file_name().to_string_lossy(),
+            &files::read(&entry.path())?,
+        )?;
     }
     staging.commit()?;
-    context.output.json(&json!({"version": version, "model_hash": model, "path": folder}));
+    context
+        .output
+        .json(&json!({"version": version, "model_hash": model, "path": folder}));
     if !context.output.is_json() {
         context.output.say(format!(
             "version {version} ({}) is in {}; load it with transformers' AutoModelForSequenceClassification",

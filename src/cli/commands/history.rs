@@ -16,14 +16,20 @@ pub fn run(context: &Context<'_>, limit: usize, all: bool) -> Result<Exit, CliEr
         .filter(|entry| all || entry.receipt.kind != Kind::Commit)
         .take(limit)
         .collect();
-    context.output.json(&entries.iter().map(|entry| entry_json(entry)).collect());
+    context
+        .output
+        .json(&entries.iter().map(|entry| entry_json(entry)).collect());
     if entries.is_empty() && !context.output.is_json() {
-        context.output.say("no receipt yet; start with `cryo apply pipelines/sentiment.toml`");
+        context
+            .output
+            .say("no receipt yet; start with `cryo apply pipelines/sentiment.toml`");
         return Ok(Exit::Done);
     }
     let rows = entries.iter().map(|entry| row(entry)).collect();
     context.output.table(
-        &["seq", "hash", "time", "task", "outcome", "joules", "delta", "eta", "reason"],
+        &[
+            "seq", "hash", "time", "task", "outcome", "joules", "delta", "eta", "reason",
+        ],
         rows,
     );
     Ok(Exit::Done)

@@ -17,7 +17,9 @@ pub fn run(context: &Context<'_>, seconds: f64, relearn: bool) -> Result<Exit, C
     let folder = context.project.baselines();
     if relearn {
         let seconds = context.settings.baseline_seconds;
-        output.note(format!("learning the idle baseline for {seconds:.0} s; leave the machine idle"));
+        output.note(format!(
+            "learning the idle baseline for {seconds:.0} s; leave the machine idle"
+        ));
         let baseline = Baseline::learn(&meter, Duration::from_secs_f64(seconds), Timestamp::now())?;
         baseline.freeze(&folder)?;
     }
@@ -49,7 +51,13 @@ pub fn run(context: &Context<'_>, seconds: f64, relearn: bool) -> Result<Exit, C
         .probes()
         .iter()
         .zip(&watts)
-        .map(|(probe, watts)| vec![probe.name.clone(), probe.provenance.to_string(), watts.to_string()])
+        .map(|(probe, watts)| {
+            vec![
+                probe.name.clone(),
+                probe.provenance.to_string(),
+                watts.to_string(),
+            ]
+        })
         .collect();
     output.table(&["probe", "provenance", "now"], rows);
     match &baseline {
@@ -60,7 +68,10 @@ pub fn run(context: &Context<'_>, seconds: f64, relearn: bool) -> Result<Exit, C
             baseline.label,
             baseline.hash().short()
         )),
-        None => output.say("baseline not learned yet; the first run does it, or `cryo meter --relearn`"),
+        None => {
+            output
+                .say("baseline not learned yet; the first run does it, or `cryo meter --relearn`");
+        }
     }
     for missing in &discovery.missing {
         output.say(format!("not found: {}: {}", missing.name, missing.cause));

@@ -37,8 +37,9 @@ impl<'a> Context<'a> {
     pub fn new(project: Option<&Path>, output: &'a Output) -> Result<Self, CliError> {
         let start = match project {
             Some(folder) => folder.to_owned(),
-            None => std::env::current_dir()
-                .map_err(|error| CliError::invalid(format!("there is no current folder: {error}")))?,
+            None => std::env::current_dir().map_err(|error| {
+                CliError::invalid(format!("there is no current folder: {error}"))
+            })?,
         };
         let project = Project::find(&start);
         let settings = Settings::load(project.root())?;
@@ -70,24 +71,34 @@ impl<'a> Context<'a> {
                     .hint("cryo apply pipelines/sentiment.toml"));
             }
             (None, several) => {
-                return Err(CliError::invalid(format!("several pipelines have versions: {}", several.join(", ")))
-                    .hint("name one with --pipeline"));
+                return Err(CliError::invalid(format!(
+                    "several pipelines have versions: {}",
+                    several.join(", ")
+                ))
+                .hint("name one with --pipeline"));
             }
         };
         let head = self
             .versions()
             .head(pipeline)?
             .or_else(|| newest_accepted(chain, pipeline))
-            .ok_or_else(|| CliError::invalid(format!("pipeline {pipeline} has no accepted version")))?;
+            .ok_or_else(|| {
+                CliError::invalid(format!("pipeline {pipeline} has no accepted version"))
+            })?;
         let Some(number) = pick.number else {
             return Ok((head.version, head.model_hash));
         };
         let line = lineage(chain, pipeline, head.model_hash);
-        let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+        let at = usize::try_from(number)
+            .ok()
+            .and_then(|number| number.checked_sub(1));
         at.and_then(|at| line.get(at))
             .and_then(|entry| Some((number, entry.receipt.new_model_hash?)))
             .ok_or_else(|| {
-                CliError::invalid(format!("there is no version {number}; the newest is {}", head.version))
+                CliError::invalid(format!(
+                    "there is no version {number}; the newest is {}",
+                    head.version
+                ))
             })
     }
 }

@@ -25,9 +25,13 @@ fn pull(context: &Context<'_>, name: &str) -> Result<Exit, CliError> {
     let fetched = cache.fetch(&entry, &mut |event| progress.show(Event::Fetch(event)));
     progress.finish();
     let path = fetched?;
-    context.output.json(&json!({"name": name, "path": path, "sha256": entry.sha256}));
+    context
+        .output
+        .json(&json!({"name": name, "path": path, "sha256": entry.sha256}));
     if !context.output.is_json() {
-        context.output.say(format!("{name} is in {}", path.display()));
+        context
+            .output
+            .say(format!("{name} is in {}", path.display()));
     }
     Ok(Exit::Done)
 }
@@ -40,12 +44,21 @@ fn list(context: &Context<'_>) -> Result<Exit, CliError> {
         let entry = model_entry(name, None, &context.settings)?;
         let sources: Vec<String> = entry.sources.iter().map(ToString::to_string).collect();
         let is_here = cache.has(&entry);
-        values.push(json!({"name": name, "sha256": entry.sha256, "cached": is_here, "sources": sources}));
+        values.push(
+            json!({"name": name, "sha256": entry.sha256, "cached": is_here, "sources": sources}),
+        );
         let place = if is_here { "cached" } else { "not fetched" };
-        rows.push(vec![name.clone(), entry.sha256.short(), place.to_owned(), sources.join(", ")]);
+        rows.push(vec![
+            name.clone(),
+            entry.sha256.short(),
+            place.to_owned(),
+            sources.join(", "),
+        ]);
     }
     context.output.json(&values.into());
-    context.output.table(&["name", "sha256", "here", "sources"], rows);
+    context
+        .output
+        .table(&["name", "sha256", "here", "sources"], rows);
     Ok(Exit::Done)
 }
 
@@ -53,7 +66,10 @@ fn show(context: &Context<'_>, name: &str) -> Result<Exit, CliError> {
     let entry = model_entry(name, None, &context.settings)?;
     let cache = context.settings.model_cache(&context.project);
     if !cache.has(&entry) {
-        return Err(CliError::invalid(format!("model {name} is not in the cache")).hint(format!("cryo model pull {name}")));
+        return Err(
+            CliError::invalid(format!("model {name} is not in the cache"))
+                .hint(format!("cryo model pull {name}")),
+        );
     }
     let folder = Folder::load(&cache.path(&entry))?;
     let config = &folder.config;
@@ -75,7 +91,9 @@ fn show(context: &Context<'_>, name: &str) -> Result<Exit, CliError> {
     context.output.json(&facts);
     if let (false, Some(facts)) = (context.output.is_json(), facts.as_object()) {
         for (key, value) in facts.iter().filter(|(key, _)| *key != "linear_layers") {
-            context.output.say(format!("{key:<14} {}", value.to_string().trim_matches('"')));
+            context
+                .output
+                .say(format!("{key:<14} {}", value.to_string().trim_matches('"')));
         }
     }
     Ok(Exit::Done)

@@ -16,12 +16,18 @@ pub fn run(context: &Context<'_>, pipeline: &Path) -> Result<Exit, CliError> {
     let workspace = Workspace::open(context.project.clone(), context.settings.clone(), pipeline)?;
     let now = Timestamp::now();
     let bucket = Bucket::open(&context.project.bucket(), context.settings.bucket, now)?;
-    let provenance = discover(&context.settings.sources).probes.iter().map(|probe| probe.info().provenance).min();
+    let provenance = discover(&context.settings.sources)
+        .probes
+        .iter()
+        .map(|probe| probe.info().provenance)
+        .min();
     let key = NodeKey::load(&context.project.private_key())?;
     let facts = workspace.facts(bucket.level(), provenance, |gate| {
         key.as_ref().map(|key| holdout_root(key, gate))
     })?;
-    let plan = plan(&workspace.pipeline, &facts, |level, joules| shortfall_at(&bucket, level, joules, now));
+    let plan = plan(&workspace.pipeline, &facts, |level, joules| {
+        shortfall_at(&bucket, level, joules, now)
+    });
     let output = context.output;
     output.json(&serde_json::to_value(&plan).unwrap_or_default());
     let rows = plan
@@ -40,7 +46,12 @@ pub fn run(context: &Context<'_>, pipeline: &Path) -> Result<Exit, CliError> {
     if !output.is_json() {
         output.say(format!("\nbucket holds {}", plan.bucket_joules.human()));
         if !workspace.cache.has(&workspace.entry) {
-            let sources: Vec<String> = workspace.entry.sources.iter().map(ToString::to_string).collect();
+            let sources: Vec<String> = workspace
+                .entry
+                .sources
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             output.say(format!(
                 "model {} will be fetched first, from {}",
                 workspace.entry.name,

@@ -13,7 +13,8 @@ pub fn run(context: &Context<'_>, texts: &[String], pick: &Pick) -> Result<Exit,
     let chain = context.chain()?;
     let (version, model) = context.pick(&chain, pick)?;
     let folder = Folder::load(&context.versions().folder(&model))?;
-    let missing_head = || CliError::invalid(format!("version {version} has no classification head"));
+    let missing_head =
+        || CliError::invalid(format!("version {version} has no classification head"));
     let labels = folder.config.labels.clone().ok_or_else(missing_head)?;
     let head = folder.head(&labels).ok_or_else(missing_head)?;
     let compute = Compute::open(context.settings.device)?;
@@ -31,11 +32,21 @@ pub fn run(context: &Context<'_>, texts: &[String], pick: &Pick) -> Result<Exit,
     let outcome = Evaluation::new(&encoder, &trainable, &compute, &examples).finish();
     let mut rows = Vec::new();
     let mut values = Vec::new();
-    for ((text, probabilities), logits) in texts.iter().zip(&outcome.probabilities).zip(&outcome.logits) {
-        let best = probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    for ((text, probabilities), logits) in texts
+        .iter()
+        .zip(&outcome.probabilities)
+        .zip(&outcome.logits)
+    {
+        let best = probabilities
+            .iter()
+            .enumerate()
+            .max_by(|a, b| a.1.total_cmp(b.1));
         let (at, probability) = best.ok_or_else(missing_head)?;
-        let by_label: serde_json::Map<_, _> =
-            labels.iter().zip(probabilities).map(|(label, p)| (label.clone(), json!(p))).collect();
+        let by_label: serde_json::Map<_, _> = labels
+            .iter()
+            .zip(probabilities)
+            .map(|(label, p)| (label.clone(), json!(p)))
+            .collect();
         values.push(json!({
             "text": text,
             "label": labels[at],
@@ -45,9 +56,16 @@ pub fn run(context: &Context<'_>, texts: &[String], pick: &Pick) -> Result<Exit,
             "version": version,
             "model_hash": model,
         }));
-        rows.push(vec![labels[at].clone(), format!("{probability:.3}"), text.clone()]);
+        rows.push(vec![
+            labels[at].clone(),
+            format!("{probability:.3}"),
+            text.clone(),
+        ]);
     }
     context.output.json(&values.into());
-    context.output.table(&["label", "probability", &format!("text (version {version})")], rows);
+    context.output.table(
+        &["label", "probability", &format!("text (version {version})")],
+        rows,
+    );
     Ok(Exit::Done)
 }

@@ -11,14 +11,20 @@ use crate::cli::exit::Exit;
 use crate::learn::{Compute, Embedding};
 use crate::model::{Encoder, Folder};
 
-pub fn run(context: &Context<'_>, text: &str, task: Option<&str>, limit: usize) -> Result<Exit, CliError> {
+pub fn run(
+    context: &Context<'_>,
+    text: &str,
+    task: Option<&str>,
+    limit: usize,
+) -> Result<Exit, CliError> {
     let task = match task {
         Some(task) => task.to_owned(),
         None => only_index(context)?,
     };
     let store = IndexStore::new(context.project.index(&task));
     let state = store.state().ok_or_else(|| {
-        CliError::invalid(format!("there is no index `{task}`")).hint("cryo apply pipelines/sentiment.toml")
+        CliError::invalid(format!("there is no index `{task}`"))
+            .hint("cryo apply pipelines/sentiment.toml")
     })?;
     // The index names the encoder that made it; the cache has models under their digests.
     let folder = Folder::load(&context.settings.cache.join(state.encoder.hex()))?;
@@ -34,7 +40,13 @@ pub fn run(context: &Context<'_>, text: &str, task: Option<&str>, limit: usize) 
     context.output.json(&values.into());
     let rows = hits
         .into_iter()
-        .map(|hit| vec![format!("{:.3}", hit.cosine), format!("{}:{}", hit.file, hit.line), hit.text])
+        .map(|hit| {
+            vec![
+                format!("{:.3}", hit.cosine),
+                format!("{}:{}", hit.file, hit.line),
+                hit.text,
+            ]
+        })
         .collect();
     context.output.table(&["cosine", "row", "text"], rows);
     Ok(Exit::Done)
@@ -45,13 +57,27 @@ fn only_index(context: &Context<'_>) -> Result<String, CliError> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".duckdb")?.to_owned()))
+        .filter_map(|entry| {
+            Some(
+                entry
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".duckdb")?
+                    .to_owned(),
+            )
+        })
         .collect();
     names.sort();
     match names.as_slice() {
         [only] => Ok(only.clone()),
-        [] => Err(CliError::invalid("there is no index yet").hint("cryo apply pipelines/sentiment.toml")),
-        several => Err(CliError::invalid(format!("there are several indexes: {}", several.join(", ")))
-            .hint("name one with --task")),
+        [] => {
+            Err(CliError::invalid("there is no index yet")
+                .hint("cryo apply pipelines/sentiment.toml"))
+        }
+        several => Err(CliError::invalid(format!(
+            "there are several indexes: {}",
+            several.join(", ")
+        ))
+        .hint("name one with --task")),
     }
 }

@@ -23,13 +23,21 @@ fn find<'a>(entries: &'a [Entry], wanted: &str) -> Result<&'a Entry, CliError> {
         return Ok(entry);
     }
     let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
-    let by_task = entries.iter().rev().find(|entry| entry.receipt.task_id == wanted);
-    let mut by_hash = entries.iter().filter(|entry| entry.hash.hex().starts_with(digits));
+    let by_task = entries
+        .iter()
+        .rev()
+        .find(|entry| entry.receipt.task_id == wanted);
+    let mut by_hash = entries
+        .iter()
+        .filter(|entry| entry.hash.hex().starts_with(digits));
     match (by_task, by_hash.next(), by_hash.next()) {
         (Some(entry), ..) => Ok(entry),
         (None, Some(entry), None) if digits.len() >= 4 => Ok(entry),
-        (None, Some(_), _) => Err(CliError::invalid(format!("`{wanted}` fits several receipts")).hint("give more digits")),
-        _ => Err(CliError::invalid(format!("there is no receipt `{wanted}`")).hint("`cryo history` lists them")),
+        (None, Some(_), _) => Err(
+            CliError::invalid(format!("`{wanted}` fits several receipts")).hint("give more digits"),
+        ),
+        _ => Err(CliError::invalid(format!("there is no receipt `{wanted}`"))
+            .hint("`cryo history` lists them")),
     }
 }
 
@@ -43,8 +51,12 @@ fn print(context: &Context<'_>, value: &Value, indent: usize) {
                 context.output.say(format!("{:indent$}{key}", ""));
                 print(context, value, indent + 2);
             }
-            Value::String(text) => context.output.say(format!("{:indent$}{key:<18} {text}", "")),
-            other => context.output.say(format!("{:indent$}{key:<18} {other}", "")),
+            Value::String(text) => context
+                .output
+                .say(format!("{:indent$}{key:<18} {text}", "")),
+            other => context
+                .output
+                .say(format!("{:indent$}{key:<18} {other}", "")),
         }
     }
 }

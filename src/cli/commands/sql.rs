@@ -14,7 +14,9 @@ pub fn run(context: &Context<'_>, sql: &str, csv: bool) -> Result<Exit, CliError
     let chain = context.chain()?;
     if !chain.entries().is_empty() && sync(&database, &chain).is_err() {
         // Readers are welcome while another program writes or holds the file.
-        context.output.note("note: the database could not be brought up to date; another program may have it open");
+        context.output.note(
+            "note: the database could not be brought up to date; another program may have it open",
+        );
     }
     let table = query(&database, sql)?;
     if csv {
@@ -23,7 +25,11 @@ pub fn run(context: &Context<'_>, sql: &str, csv: bool) -> Result<Exit, CliError
     }
     context.output.json(&to_json(&table));
     let header: Vec<&str> = table.columns.iter().map(String::as_str).collect();
-    let rows = table.rows.iter().map(|row| row.iter().map(text).collect()).collect();
+    let rows = table
+        .rows
+        .iter()
+        .map(|row| row.iter().map(text).collect())
+        .collect();
     context.output.table(&header, rows);
     Ok(Exit::Done)
 }
@@ -57,7 +63,10 @@ fn to_json(table: &Table) -> Value {
 
 fn write_csv(table: &Table) -> Result<(), CliError> {
     let mut writer = csv::Writer::from_writer(io::stdout());
-    let rows = table.rows.iter().map(|row| row.iter().map(text).collect::<Vec<_>>());
+    let rows = table
+        .rows
+        .iter()
+        .map(|row| row.iter().map(text).collect::<Vec<_>>());
     std::iter::once(table.columns.clone())
         .chain(rows)
         .try_for_each(|row| writer.write_record(row))

@@ -42,7 +42,9 @@ pub fn run(context: &Context<'_>, paths: &[PathBuf]) -> Result<Exit, CliError> {
         }
     }
     if exit == Exit::Done {
-        context.output.json(&json!({"status": exit.as_str(), "files": results}));
+        context
+            .output
+            .json(&json!({"status": exit.as_str(), "files": results}));
     }
     Ok(exit)
 }
@@ -54,7 +56,11 @@ fn check(context: &Context<'_>, file: &Path) -> Result<(SourceText, Vec<Diagnost
     };
     let (pipeline, mut diagnostics) = parse(&source);
     if let Some(pipeline) = pipeline {
-        diagnostics.extend(check_files(&pipeline, &context.settings.models, context.project.root()));
+        diagnostics.extend(check_files(
+            &pipeline,
+            &context.settings.models,
+            context.project.root(),
+        ));
     }
     Ok((source, diagnostics))
 }
@@ -63,15 +69,22 @@ fn pipeline_files(path: &Path) -> Result<Vec<PathBuf>, CliError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let entries = fs::read_dir(path).map_err(|error| CliError::invalid(format!("{}: {error}", path.display())))?;
+    let entries = fs::read_dir(path)
+        .map_err(|error| CliError::invalid(format!("{}: {error}", path.display())))?;
     let mut files: Vec<PathBuf> = entries
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
         .collect();
     files.sort();
     if files.is_empty() {
-        return Err(CliError::invalid(format!("{} holds no pipeline (*.toml)", path.display())));
+        return Err(CliError::invalid(format!(
+            "{} holds no pipeline (*.toml)",
+            path.display()
+        )));
     }
     Ok(files)
 }

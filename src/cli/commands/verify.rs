@@ -33,7 +33,11 @@ impl Artefacts for Store {
 pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
     let chain = context.chain()?;
     let report = verify(&chain, &Store(context.versions()));
-    let exit = if report.holds() { Exit::Done } else { Exit::Broken };
+    let exit = if report.holds() {
+        Exit::Done
+    } else {
+        Exit::Broken
+    };
     let checks: Vec<_> = report
         .findings
         .iter()
@@ -50,8 +54,14 @@ pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
         return Ok(exit);
     }
     for finding in &report.findings {
-        let mark = if finding.status == Status::Failed { "FAIL  " } else { "" };
-        context.output.say(format!("{:<12} {mark}{}", finding.check, finding.text));
+        let mark = if finding.status == Status::Failed {
+            "FAIL  "
+        } else {
+            ""
+        };
+        context
+            .output
+            .say(format!("{:<12} {mark}{}", finding.check, finding.text));
     }
     context.output.say("NOT PROVEN");
     for line in &report.not_proven {

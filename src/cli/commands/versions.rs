@@ -17,7 +17,10 @@ pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
             continue;
         };
         let head = store.head(pipeline)?;
-        for (at, entry) in lineage(&chain, pipeline, newest.model_hash).into_iter().enumerate() {
+        for (at, entry) in lineage(&chain, pipeline, newest.model_hash)
+            .into_iter()
+            .enumerate()
+        {
             let receipt = &entry.receipt;
             let Some(model) = receipt.new_model_hash else {
                 continue;
@@ -40,7 +43,10 @@ pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
                 pipeline.to_owned(),
                 format!("{}{}", at + 1, if is_head { " (head)" } else { "" }),
                 model.short(),
-                receipt.new_loss.map(|loss| loss.to_string()).unwrap_or_default(),
+                receipt
+                    .new_loss
+                    .map(|loss| loss.to_string())
+                    .unwrap_or_default(),
                 accuracy.unwrap_or_default(),
                 receipt.timestamp.human(),
                 receipt.seq.to_string(),
@@ -49,9 +55,22 @@ pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
     }
     context.output.json(&values.into());
     if rows.is_empty() && !context.output.is_json() {
-        context.output.say("no accepted version yet; start with `cryo apply pipelines/sentiment.toml`");
+        context
+            .output
+            .say("no accepted version yet; start with `cryo apply pipelines/sentiment.toml`");
         return Ok(Exit::Done);
     }
-    context.output.table(&["pipeline", "version", "model", "gate loss", "accuracy", "accepted", "receipt"], rows);
+    context.output.table(
+        &[
+            "pipeline",
+            "version",
+            "model",
+            "gate loss",
+            "accuracy",
+            "accepted",
+            "receipt",
+        ],
+        rows,
+    );
     Ok(Exit::Done)
 }

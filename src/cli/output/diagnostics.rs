@@ -7,20 +7,24 @@ use crate::pipeline::{Diagnostic, SourceText};
 
 /// For people.
 pub fn render(source: &SourceText, diagnostics: &[Diagnostic], styled: bool) -> String {
-    let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
+    let renderer = if styled {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
     let rendered: Vec<String> = diagnostics
         .iter()
         .map(|diagnostic| {
             let snippet = Snippet::source(source.text.as_str())
                 .path(source.path.as_str())
                 .annotation(AnnotationKind::Primary.span(diagnostic.span.clone()));
-            let mut report: Vec<Group<'_>> = vec![
-                Level::ERROR.primary_title(diagnostic.message.as_str()).element(snippet),
-            ];
+            let mut group: Group<'_> = Level::ERROR
+                .primary_title(diagnostic.message.as_str())
+                .element(snippet);
             if let Some(hint) = &diagnostic.hint {
-                report[0] = report.remove(0).element(Level::HELP.message(hint.as_str()));
+                group = group.element(Level::HELP.message(hint.as_str()));
             }
-            renderer.render(&report)
+            renderer.render(&[group])
         })
         .collect();
     rendered.join("\n\n") + "\n"

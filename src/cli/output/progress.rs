@@ -52,12 +52,20 @@ impl<'a> Progress<'a> {
             } => {
                 self.line(format!("meter     {} ({provenance})", probes.join(", ")));
                 for missing in missing {
-                    let fix = missing.fix.map(|fix| format!("; to use it: {fix}")).unwrap_or_default();
-                    self.note(format!("          no {}: {}{fix}", missing.name, missing.cause));
+                    let fix = missing
+                        .fix
+                        .map(|fix| format!("; to use it: {fix}"))
+                        .unwrap_or_default();
+                    self.note(format!(
+                        "          no {}: {}{fix}",
+                        missing.name, missing.cause
+                    ));
                 }
             }
             Event::LearningBaseline(seconds) => {
-                self.note(format!("          learning the idle baseline for {seconds:.0} s"));
+                self.note(format!(
+                    "          learning the idle baseline for {seconds:.0} s"
+                ));
             }
             Event::Baseline { watts, label } => {
                 self.line(format!("baseline  {watts} idle ({label}, frozen)"));
@@ -65,7 +73,10 @@ impl<'a> Progress<'a> {
             Event::Note(text) => self.note(format!("note: {text}")),
             Event::Planned(plan) => self.plan(&plan),
             Event::TaskStarted { task, reserved } => {
-                self.line(format!("\n{task}: {} taken from the bucket", reserved.human()));
+                self.line(format!(
+                    "\n{task}: {} taken from the bucket",
+                    reserved.human()
+                ));
             }
             Event::Stage { what, total } => self.begin(what, total),
             Event::Progress {
@@ -74,7 +85,9 @@ impl<'a> Progress<'a> {
                 joules,
                 watts,
             } => {
-                let loss = loss.map(|loss| format!("loss {loss:.3}  ")).unwrap_or_default();
+                let loss = loss
+                    .map(|loss| format!("loss {loss:.3}  "))
+                    .unwrap_or_default();
                 self.advance(done, format!("{loss}{}  {watts}", joules.human()));
             }
             Event::Recorded(entry) => self.recorded(&entry),
@@ -120,7 +133,10 @@ impl<'a> Progress<'a> {
             }
             None if done >= self.total || self.last_line.elapsed() >= LINE_EVERY => {
                 self.last_line = Instant::now();
-                self.output.note(format!("{}: {done} of {}  {message}", self.stage, self.total));
+                self.output.note(format!(
+                    "{}: {done} of {}  {message}",
+                    self.stage, self.total
+                ));
             }
             None => {}
         }
@@ -137,7 +153,9 @@ impl<'a> Progress<'a> {
                 self.download = (name.clone(), bytes);
                 if self.bars && bytes > 0 {
                     let bar = ProgressBar::new(bytes);
-                    bar.set_style(style("{prefix:<24} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}"));
+                    bar.set_style(style(
+                        "{prefix:<24} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}",
+                    ));
                     bar.set_prefix(name);
                     self.bar = Some(bar);
                 } else if self.bars {
@@ -145,7 +163,11 @@ impl<'a> Progress<'a> {
                     spinner.set_message(name);
                     self.bar = Some(spinner);
                 } else if bytes > 1 << 20 || bytes == 0 {
-                    let size = if bytes > 0 { format!(" ({})", HumanBytes(bytes)) } else { String::new() };
+                    let size = if bytes > 0 {
+                        format!(" ({})", HumanBytes(bytes))
+                    } else {
+                        String::new()
+                    };
                     self.output.note(format!("          {name}{size}"));
                 }
             }
@@ -174,11 +196,17 @@ impl<'a> Progress<'a> {
 
     fn recorded(&mut self, entry: &Entry) {
         let receipt = &entry.receipt;
-        let joules = receipt.joules_spent.map_or_else(|| "unknown joules".to_owned(), Joules::human);
+        let joules = receipt
+            .joules_spent
+            .map_or_else(|| "unknown joules".to_owned(), Joules::human);
         match receipt.kind {
             Kind::Commit => {}
             Kind::Decision if receipt.task_kind == TaskKind::Lora => {
-                let word = if receipt.accepted { "ACCEPTED" } else { "REJECTED" };
+                let word = if receipt.accepted {
+                    "ACCEPTED"
+                } else {
+                    "REJECTED"
+                };
                 self.line(format!("  {word}  {}", receipt.reason));
                 self.line(format!(
                     "  loss {} -> {} nats, delta {}",
@@ -187,20 +215,35 @@ impl<'a> Progress<'a> {
                     receipt.delta.unwrap_or_default(),
                 ));
                 let known = receipt.energy.as_ref().map_or_else(String::new, |energy| {
-                    format!(" +/- {} ({})", energy.joules_sigma.human(), energy.provenance)
+                    format!(
+                        " +/- {} ({})",
+                        energy.joules_sigma.human(),
+                        energy.provenance
+                    )
                 });
-                let eta = receipt.eta.map(|eta| format!(", eta {eta} nats/J")).unwrap_or_default();
+                let eta = receipt
+                    .eta
+                    .map(|eta| format!(", eta {eta} nats/J"))
+                    .unwrap_or_default();
                 self.line(format!("  spent {joules}{known}{eta}"));
             }
             Kind::Decision => self.line(format!("  DONE  {}, spent {joules}", receipt.reason)),
-            kind => self.line(format!("  {}  {}: {}, spent {joules}", kind.as_str().to_uppercase(), receipt.task_name, receipt.reason)),
+            kind => self.line(format!(
+                "  {}  {}: {}, spent {joules}",
+                kind.as_str().to_uppercase(),
+                receipt.task_name,
+                receipt.reason
+            )),
         }
     }
 }
 
 /// Expected joules, or the budget where nothing is known.
 pub fn cost(expected: Option<Joules>, budget: Joules) -> String {
-    expected.map_or_else(|| format!("up to {}", budget.human()), |joules| format!("about {}", joules.human()))
+    expected.map_or_else(
+        || format!("up to {}", budget.human()),
+        |joules| format!("about {}", joules.human()),
+    )
 }
 
 fn style(template: &str) -> ProgressStyle {

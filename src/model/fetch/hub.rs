@@ -60,12 +60,16 @@ impl Hub {
     fn cached(&self, repo: Repo) -> Result<Vec<(&'static str, PathBuf)>, SourceError> {
         let cache = Cache::new(self.folder.clone()).repo(repo);
         let missing = |name: &str| {
-            SourceError::Unavailable(format!("HF_HUB_OFFLINE is set and {name} is not in the cache"))
+            SourceError::Unavailable(format!(
+                "HF_HUB_OFFLINE is set and {name} is not in the cache"
+            ))
         };
         let required = REQUIRED
             .iter()
             .map(|&name| Ok((name, cache.get(name).ok_or_else(|| missing(name))?)));
-        let optional = OPTIONAL.iter().filter_map(|&name| Some(Ok((name, cache.get(name)?))));
+        let optional = OPTIONAL
+            .iter()
+            .filter_map(|&name| Some(Ok((name, cache.get(name)?))));
         required.chain(optional).collect()
     }
 
@@ -125,7 +129,10 @@ impl Hub {
         if self.token.is_some() {
             builder = builder.with_token(self.token.clone());
         }
-        let api = builder.build().map_err(|error| error.to_string())?.repo(repo.clone());
+        let api = builder
+            .build()
+            .map_err(|error| error.to_string())?
+            .repo(repo.clone());
         let cache = Cache::new(self.folder.clone()).repo(repo);
         let mut found = Vec::new();
         for name in REQUIRED {

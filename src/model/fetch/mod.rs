@@ -112,7 +112,10 @@ pub enum FetchError {
 }
 
 fn list(causes: &[(String, String)]) -> String {
-    causes.iter().map(|(source, cause)| format!("\n  {source}: {cause}")).collect()
+    causes
+        .iter()
+        .map(|(source, cause)| format!("\n  {source}: {cause}"))
+        .collect()
 }
 
 /// Where fetched models are kept, and how the hub is reached.
@@ -189,7 +192,10 @@ impl Cache {
 }
 
 fn check(entry: &ModelEntry, folder: &Path) -> Result<(), SourceError> {
-    let pinned = entry.files.iter().map(|(file, digest)| (file.as_str(), digest));
+    let pinned = entry
+        .files
+        .iter()
+        .map(|(file, digest)| (file.as_str(), digest));
     for (file, pinned) in pinned.chain([(MODEL_FILE, &entry.sha256)]) {
         let found = Digest::of_file(&folder.join(file))
             .map_err(|error| SourceError::Unavailable(format!("{file}: {error}")))?;
@@ -212,7 +218,10 @@ fn copy_folder(
     for name in REQUIRED {
         let path = folder.join(name);
         if !path.is_file() {
-            return Err(SourceError::Unavailable(format!("there is no {}", path.display())));
+            return Err(SourceError::Unavailable(format!(
+                "there is no {}",
+                path.display()
+            )));
         }
         too_large(name, path.metadata().map_or(0, |meta| meta.len()))?;
         let bytes = files::read(&path)?;
@@ -275,11 +284,18 @@ mod tests {
         let sources = ["nowhere/model", "hf:nobody/nothing", TINY].map(|s| s.parse().unwrap());
         let entry = entry(sources.to_vec(), sha256);
         let mut events = Vec::new();
-        let path = cache(folder.path()).fetch(&entry, &mut |event| events.push(event)).unwrap();
+        let path = cache(folder.path())
+            .fetch(&entry, &mut |event| events.push(event))
+            .unwrap();
         assert_eq!(Digest::of_file(&path.join(MODEL_FILE)).unwrap(), sha256);
-        let gave_way = events.iter().filter(|e| matches!(e, FetchEvent::GaveWay { .. })).count();
+        let gave_way = events
+            .iter()
+            .filter(|e| matches!(e, FetchEvent::GaveWay { .. }))
+            .count();
         assert_eq!(gave_way, 2, "{events:?}");
-        let again = cache(folder.path()).fetch(&entry, &mut |_| panic!("it is cached")).unwrap();
+        let again = cache(folder.path())
+            .fetch(&entry, &mut |_| panic!("it is cached"))
+            .unwrap();
         assert_eq!(again, path);
     }
 
@@ -287,9 +303,17 @@ mod tests {
     fn another_digest_is_refused_by_name_and_not_kept() {
         let folder = tempfile::tempdir().unwrap();
         let entry = entry(vec![TINY.parse().unwrap()], Digest::of(b"other"));
-        let error = cache(folder.path()).fetch(&entry, &mut |_| {}).unwrap_err().to_string();
-        assert!(error.contains("model.safetensors has the digest"), "{error}");
-        let left = std::fs::read_dir(folder.path().join("models")).unwrap().count();
+        let error = cache(folder.path())
+            .fetch(&entry, &mut |_| {})
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("model.safetensors has the digest"),
+            "{error}"
+        );
+        let left = std::fs::read_dir(folder.path().join("models"))
+            .unwrap()
+            .count();
         assert_eq!(left, 0);
     }
 }

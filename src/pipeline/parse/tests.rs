@@ -40,7 +40,11 @@ fn read(text: &str) -> (Option<Pipeline>, Vec<String>) {
         .iter()
         .map(|diagnostic| {
             let (line, column) = source.line_column(diagnostic.span.start);
-            let hint = diagnostic.hint.as_deref().map(|hint| format!(" | {hint}")).unwrap_or_default();
+            let hint = diagnostic
+                .hint
+                .as_deref()
+                .map(|hint| format!(" | {hint}"))
+                .unwrap_or_default();
             format!("{line}:{column} {}{hint}", diagnostic.message)
         })
         .collect();
@@ -52,7 +56,11 @@ fn a_good_file_is_read_and_needs_order_its_tasks() {
     let (pipeline, errors) = read(GOOD);
     assert_eq!(errors, Vec::<String>::new());
     let pipeline = pipeline.unwrap();
-    let names: Vec<&str> = pipeline.tasks.iter().map(|task| task.name.value.as_str()).collect();
+    let names: Vec<&str> = pipeline
+        .tasks
+        .iter()
+        .map(|task| task.name.value.as_str())
+        .collect();
     assert_eq!(names, ["refresh", "learn"]);
     let Work::Lora(lora, accept) = &pipeline.task("learn").unwrap().work else {
         panic!("learn is a lora task");
@@ -70,7 +78,10 @@ fn every_error_is_found_with_its_place() {
         .replace("base = \"minilm\"\n", "")
         .replace("[\"refresh\"]", "[\"refersh\"]")
         .replace("0 */2 * * *", "0 0 */2 * * *")
-        .replace("data = \"reviews\"\nbudget_joules = 400.5", "data = \"revews\"\nbudget_joules = -1");
+        .replace(
+            "data = \"reviews\"\nbudget_joules = 400.5",
+            "data = \"revews\"\nbudget_joules = -1",
+        );
     let (pipeline, errors) = read(&text);
     assert!(pipeline.is_none());
     assert_eq!(errors.len(), 7, "{errors:#?}");
@@ -92,11 +103,20 @@ fn every_error_is_found_with_its_place() {
 fn circles_bad_kinds_and_broken_toml_are_errors() {
     let circle = GOOD.replace("kind = \"index\"", "kind = \"index\"\nneeds = [\"learn\"]");
     let (_, errors) = read(&circle);
-    assert!(errors[0].contains("need each other in a circle"), "{errors:?}");
+    assert!(
+        errors[0].contains("need each other in a circle"),
+        "{errors:?}"
+    );
     let (_, errors) = read(&GOOD.replace("kind = \"index\"", "kind = \"idnex\""));
-    assert!(errors[0].contains("unknown kind `idnex` | did you mean `index`?"), "{errors:?}");
+    assert!(
+        errors[0].contains("unknown kind `idnex` | did you mean `index`?"),
+        "{errors:?}"
+    );
     let (_, errors) = read("[pipeline\nname = ");
-    assert!(!errors.is_empty() && errors[0].starts_with("1:"), "{errors:?}");
+    assert!(
+        !errors.is_empty() && errors[0].starts_with("1:"),
+        "{errors:?}"
+    );
     let (_, errors) = read("");
     assert_eq!(errors.len(), 3, "{errors:?}");
 }
@@ -107,9 +127,25 @@ fn the_key_list_is_what_is_read() {
         for key in keys {
             let found = GOOD.contains(&format!("{key} =")) || GOOD.contains(&format!("[{key}"));
             let optional = [
-                "models", "timezone", "sources", "sha256", "files", "tune", "audit", "alpha", "dropout",
-                "target_modules", "weight_decay", "warmup_steps", "max_steps", "batch_size", "max_tokens",
-                "rule", "looks", "lora", "accept",
+                "models",
+                "timezone",
+                "sources",
+                "sha256",
+                "files",
+                "tune",
+                "audit",
+                "alpha",
+                "dropout",
+                "target_modules",
+                "weight_decay",
+                "warmup_steps",
+                "max_steps",
+                "batch_size",
+                "max_tokens",
+                "rule",
+                "looks",
+                "lora",
+                "accept",
             ];
             assert!(found || optional.contains(key), "{section} {key}");
         }

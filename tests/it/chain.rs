@@ -1,0 +1,166 @@
+//! The chain against changes, torn tails and second writers.
+
+use std::fs;
+use std::process::Command;
+
+use crate::lab::{Lab, fixtures, ran};
+
+fn with_receipts() -> Lab {
+    let lab = Lab::new();
+    lab.apply().expect(0);
+    lab
+}
+
+#[test]
+fn a_flipped_byte_anywhere_is_found_and_the_receipt_named() {
+    let lab = with_receipts();
+    let path = lab.path("receipts/receipts.jsonl");
+    let whole = fs::read(&path).unwrap();
+    let ends: Vec<usize> = (0..whole.len()).filter(|&at| whole[at] == b'\n').collect();
+    // Every part of a line, every kind of byte: a step that is coprime to the base64 groups.
+    for at in (0..whole.len())
+        .step_by(397)
+        .chain([0, 1, ends[0], ends[0] + 1, whole.len() - 1])
+    {
+        let mut changed = whole.clone();
+        changed[at] ^= 1 << (at % 7);
+        fs::write(&path, &changed).unwrap();
+        let run = lab.cryo(&["verify"]);
+        assert_eq!(run.code, 14, "byte {at} was not noticed: {}", run.stdout);
+        let seq = ends.iter().filter(|&&end| end < at).count();
+        // A changed newline joins or cuts lines; the receipt that is named is one of the two.
+        let named = (0..=1).any(|next| run.stderr.contains(&format!("seq {}", seq + next)));
+        assert!(named, "byte {at}: seq {seq} is not in {}", run.stderr);
+    }
+    fs::write(&path, &whole).unwrap();
+    lab.cryo(&["verify"]).expect(0);
+}
+
+#[test]
+fn missing_moved_and_repeated_receipts_are_found() {
+    let lab = with_receipts();
+    let path = lab.path("receipts/receipts.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    let orders: [&[usize]; 4] = [&[0, 2], &[1, 2], &[0, 2, 1], &[0, 1, 1, 2]];
+    for order in orders {
+        let text: String = order.iter().map(|&at| format!("{}\n", lines[at])).collect();
+        fs::write(&path, text).unwrap();
+        lab.cryo(&["verify"]).expect(14);
+    }
+}
+
+#[test]
+fn a_torn_last_line_is_set_aside_and_nothing_is_lost() {
+    let lab = with_receipts();
+    let path = lab.path("receipts/receipts.jsonl");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, [whole.as_slice(), b"{\"payload\":\"abc"].concat()).unwrap();
+    let torn = lab.cryo(&["verify"]).expect(14);
+    assert!(
+        torn.stderr.contains("seq 3): the last line is cut off"),
+        "{}",
+        torn.stderr
+    );
+    let run = lab.apply().expect(0);
+    assert!(
+        run.stderr.contains("was cut off by a crash"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(
+        fs::read(lab.path("receipts/receipts.torn-1")).unwrap(),
+        b"{\"payload\":\"abc"
+    );
+    assert!(fs::read(&path).unwrap().starts_with(&whole));
+    lab.cryo(&["verify"]).expect(0);
+}
+
+#[test]
+fn changed_artefacts_are_found() {
+    let lab = with_receipts();
+    let model = lab.history()[2]["new_model_hash"]
+        .as_str()
+        .unwrap()
+        .replace("sha256:", "");
+    let file = lab.path(&format!(".cryo/versions/{model}/model.safetensors"));
+    let mut bytes = fs::read(&file).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let run = lab.cryo(&["verify"]).expect(14);
+    assert!(
+        run.stdout.contains("FAIL") && run.stdout.contains("seq 2"),
+        "{}",
+        run.stdout
+    );
+    let again = lab.apply().expect(13);
+    assert!(again.stderr.contains("has the digest"), "{}", again.stderr);
+}
+
+#[test]
+fn a_second_apply_waits_for_nobody_and_loses_nothing() {
+    let lab = Lab::new();
+    lab.edit("p.toml", "max_steps = 15", "max_steps = 300");
+    let first = lab.start(&["apply", "p.toml"]);
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    let second = lab.apply().expect(15);
+    assert!(
+        second.stderr.contains("another cryo holds"),
+        "{}",
+        second.stderr
+    );
+    let first = ran(first.wait_with_output().unwrap());
+    assert!([0, 10].contains(&first.code), "{}", first.stderr);
+    lab.cryo(&["verify"]).expect(0);
+}
+
+fn check_by_hand(folder: &std::path::Path) -> crate::lab::Ran {
+    let script = fixtures().join("../../scripts/check-receipts.sh");
+    ran(Command::new("bash")
+        .arg(script)
+        .arg(folder)
+        .output()
+        .unwrap())
+}
+
+#[test]
+fn jq_openssl_and_sha256sum_agree() {
+    let lab = with_receipts();
+    let folder = lab.path("receipts");
+    let run = check_by_hand(&folder).expect(0);
+    for receipt in lab.history() {
+        let hash = receipt["receipt_hash"].as_str().unwrap();
+        assert!(run.stdout.contains(hash), "{hash} is not in {}", run.stdout);
+    }
+    let path = folder.join("receipts.jsonl");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_ne!(check_by_hand(&folder).code, 0);
+}
+
+#[test]
+fn the_published_vector_verifies_here_and_by_hand() {
+    let lab = Lab::new();
+    let vectors = fixtures().join("../vectors");
+    fs::create_dir_all(lab.path("receipts/keys")).unwrap();
+    fs::copy(
+        vectors.join("receipts.jsonl"),
+        lab.path("receipts/receipts.jsonl"),
+    )
+    .unwrap();
+    for key in fs::read_dir(vectors.join("keys")).unwrap().flatten() {
+        fs::copy(key.path(), lab.path("receipts/keys").join(key.file_name())).unwrap();
+    }
+    lab.cryo(&["verify"]).expect(0);
+    check_by_hand(&vectors).expect(0);
+    let expected = fs::read_to_string(vectors.join("expected.txt")).unwrap();
+    for receipt in lab.history() {
+        let hash = receipt["receipt_hash"]
+            .as_str()
+            .unwrap()
+            .replace("sha256:", "");
+        assert!(expected.contains(&hash), "{hash} is not in {expected}");
+    }
+}
