@@ -66,9 +66,7 @@ impl FileError {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Some(
                     format!("make {} writable for this user", parent(path).display()),
                 ),
-                io::ErrorKind::NotFound => {
-                    Some("check the path; it is relative to the project folder".into())
-                }
+                io::ErrorKind::NotFound => Some("check the path".into()),
                 _ => None,
             },
             Self::Locked { .. } => {
@@ -230,6 +228,19 @@ pub fn move_into_place(from: &Path, to: &Path) -> Result<(), FileError> {
 /// When it is there and cannot be removed.
 pub fn remove(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(FileError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a folder with all that is in it, if it is there.
+///
+/// # Errors
+/// When it is there and cannot be removed.
+pub fn remove_folder(path: &Path) -> Result<(), FileError> {
+    match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(FileError::io("remove", path)(error))
         }

@@ -155,7 +155,7 @@ impl Settings {
                 .then_some(Watts(value))
                 .ok_or(SettingsError::Value {
                     key,
-                    what: format!("must be a number of watts from {lowest} up, this is {value}"),
+                    what: format!("must be a number from {lowest} up, this is {value}"),
                 })
         };
         let value = |key| move |what| SettingsError::Value { key, what };
@@ -182,7 +182,13 @@ impl Settings {
                 powercap: written.meter.powercap,
                 cpu_tdp: power("meter.cpu_tdp_watts", written.meter.cpu_tdp_watts, 0.1)?,
             },
-            baseline_seconds: written.meter.baseline_seconds.clamp(1.0, 600.0),
+            baseline_seconds: power(
+                "meter.baseline_seconds",
+                written.meter.baseline_seconds,
+                1.0,
+            )?
+            .0
+            .min(600.0),
             min_provenance: written
                 .meter
                 .min_provenance

@@ -1,6 +1,7 @@
 //! Accepted models by digest, the head of each pipeline, and what a lineage was trained on.
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -119,6 +120,19 @@ impl Versions {
         )?)
     }
 
+    /// Digests of the heads of all pipelines, as their files say.
+    pub fn heads(&self) -> Vec<Digest> {
+        let files = fs::read_dir(self.state.join("heads"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        files
+            .filter_map(|entry| files::read(&entry.path()).ok())
+            .filter_map(|bytes| serde_json::from_slice::<Head>(&bytes).ok())
+            .map(|head| head.model_hash)
+            .collect()
+    }
+
     fn head_file(&self, pipeline: &str) -> PathBuf {
         self.state
             .join("heads")
@@ -232,8 +246,8 @@ mod tests {
             versions.head("p"),
             Err(VersionError::Absent { .. })
         ));
-        std::fs::create_dir_all(versions.folder(&head.model_hash)).unwrap();
-        std::fs::write(versions.folder(&head.model_hash).join(MODEL_FILE), b"m").unwrap();
+        fs::create_dir_all(versions.folder(&head.model_hash)).unwrap();
+        fs::write(versions.folder(&head.model_hash).join(MODEL_FILE), b"m").unwrap();
         assert_eq!(versions.head("p").unwrap(), Some(head));
         assert_eq!(versions.head("other").unwrap(), None);
     }

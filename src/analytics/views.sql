@@ -1,4 +1,4 @@
--- One row per receipt; `statement` is the signed payload.
+-- One row per receipt; `statement` is the signed payload as parsed.
 CREATE TABLE IF NOT EXISTS chain (
     seq          BIGINT PRIMARY KEY,
     receipt_hash VARCHAR NOT NULL,
@@ -19,6 +19,7 @@ SELECT
     CAST(p->>'accepted' AS BOOLEAN)                    AS accepted,
     p->>'reason'                                       AS reason,
     CAST(p->>'joules_spent' AS DECIMAL(18, 6))         AS joules_spent,
+    CAST(p->>'joules_forfeited' AS DECIMAL(18, 6))     AS joules_forfeited,
     CAST(p->>'joules_train' AS DECIMAL(18, 6))         AS joules_train,
     CAST(p->>'joules_eval' AS DECIMAL(18, 6))          AS joules_eval,
     CAST(p->>'$.energy.joules_sigma' AS DECIMAL(18, 6)) AS joules_sigma,
@@ -56,7 +57,7 @@ FROM receipts
 WHERE kind = 'decision' AND task_kind = 'lora'
 WINDOW so_far AS (PARTITION BY pipeline, task_name ORDER BY seq);
 
--- Per task: joules of every receipt, also of those that bought nothing.
+-- Per task: joules of every receipt, also of those that bought nothing or were forfeited.
 CREATE OR REPLACE VIEW eta_by_task AS
 SELECT
     pipeline,
@@ -65,10 +66,10 @@ SELECT
     count(*) FILTER (WHERE kind = 'decision')                     AS decisions,
     count(*) FILTER (WHERE kind = 'decision' AND accepted)        AS accepted,
     count(*) FILTER (WHERE kind = 'aborted')                      AS aborted,
-    sum(joules_spent)                                             AS joules_spent,
+    sum(coalesce(joules_spent, joules_forfeited))                 AS joules_spent,
     sum(delta) FILTER (WHERE accepted)                            AS delta,
     CAST(sum(delta) FILTER (WHERE accepted) AS DOUBLE)
-        / nullif(CAST(sum(joules_spent) AS DOUBLE), 0)            AS eta
+        / nullif(CAST(sum(coalesce(joules_spent, joules_forfeited)) AS DOUBLE), 0) AS eta
 FROM receipts
 WHERE kind <> 'commit'
 GROUP BY pipeline, task_name, task_kind

@@ -2,6 +2,7 @@
 
 use super::exit::Exit;
 use crate::analytics::AnalyticsError;
+use crate::energy::{BaselineError, BucketError};
 use crate::engine::EngineError;
 use crate::files::FileError;
 use crate::pipeline::{Diagnostic, SourceText};
@@ -55,9 +56,13 @@ pub fn exit_of(error: &EngineError) -> Exit {
         | EngineError::Backend(_)
         | EngineError::Fetch(_) => Exit::Failed,
         EngineError::Chain(crate::receipts::ChainError::File(_)) => Exit::Unexpected,
-        EngineError::Chain(_) | EngineError::Altered { .. } | EngineError::Version(_) => {
-            Exit::Broken
-        }
+        EngineError::Chain(_)
+        | EngineError::Altered { .. }
+        | EngineError::KeyLost(_)
+        | EngineError::Baseline(BaselineError::Edited(_))
+        | EngineError::Bucket(BucketError::Malformed { .. })
+        | EngineError::Version(_) => Exit::Broken,
+        EngineError::File(FileError::NotUtf8 { .. }) => Exit::Invalid,
         EngineError::File(FileError::Locked { .. }) => Exit::Locked,
         _ => Exit::Unexpected,
     }
@@ -114,8 +119,8 @@ through_engine!(
     FileError,
     crate::receipts::ChainError,
     crate::receipts::KeyError,
-    crate::energy::BucketError,
-    crate::energy::BaselineError,
+    BucketError,
+    BaselineError,
     crate::model::fetch::FetchError,
     crate::model::FolderError,
     crate::model::TokenizerError,

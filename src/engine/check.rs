@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::dataset::{columns, matching_files};
 use crate::model::fetch::Source;
-use crate::pipeline::{At, Diagnostic, Pipeline};
+use crate::pipeline::{At, Diagnostic, Pipeline, Task, Work};
 use crate::settings::ModelSettings;
 
 /// Every error that only shows beside the file system and the settings.
@@ -40,16 +40,21 @@ pub fn check_files(
         check_columns(project, &data.path, &wanted, &mut found);
     }
     if let Some(holdout) = &pipeline.holdout {
-        // Splits have the columns of the data that is trained on.
-        for split in [
+        let splits = [
             Some(&holdout.gate),
             holdout.tune.as_ref(),
             holdout.audit.as_ref(),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            check_columns(project, split, &[], &mut found);
+        ];
+        // Splits have the columns of the data that is trained on.
+        let learns = |task: &&Task| matches!(task.work, Work::Lora(..));
+        let data = pipeline
+            .tasks
+            .iter()
+            .find(learns)
+            .and_then(|task| pipeline.data.get(&task.data.value));
+        let wanted = data.map_or([None, None], |data| [Some(&data.text), data.label.as_ref()]);
+        for split in splits.into_iter().flatten() {
+            check_columns(project, split, &wanted, &mut found);
         }
     }
     found.sort_by_key(|diagnostic| diagnostic.span.start);

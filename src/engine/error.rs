@@ -40,6 +40,9 @@ pub enum EngineError {
         /// The digest it is named by.
         expected: Digest,
     },
+    /// The key that signed the chain is gone.
+    #[error("{} is gone, but it has signed receipts", .0.display())]
+    KeyLost(PathBuf),
     /// The head was trained for other classes.
     #[error("the head of {pipeline} was trained for {trained}, the pipeline now lists {listed}")]
     Labels {
@@ -122,6 +125,10 @@ impl EngineError {
             Self::Leakage { .. } => Some("remove these rows from one of the two files".into()),
             Self::Altered { .. } => Some(
                 "restore it from a backup; for a base model, remove its folder and run again"
+                    .into(),
+            ),
+            Self::KeyLost(_) => Some(
+                "restore it from a backup, or move receipts/ and .cryo/ aside to start a new chain"
                     .into(),
             ),
             Self::Labels { .. } => {

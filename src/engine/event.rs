@@ -31,6 +31,15 @@ pub enum Event {
     },
     /// Something a person should know.
     Note(String),
+    /// What there is to spend.
+    Bucket {
+        /// What it holds.
+        level: Joules,
+        /// The opening grant, when it was given just now.
+        opening_grant: Option<Joules>,
+        /// The steady grant.
+        allowance: Watts,
+    },
     /// The plan.
     Planned(Plan),
     /// A task takes its lease.

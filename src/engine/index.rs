@@ -24,6 +24,7 @@ impl Session {
         let workspace = &self.workspace;
         let data = workspace.rows(task)?;
         let folder = Folder::load(&workspace.cache.path(&workspace.entry))?;
+        workspace.check_digest(&folder, workspace.entry.sha256)?;
         receipt.base_model_hash = Some(folder.hash);
         let store = IndexStore::new(workspace.project.index(&task.name.value));
         let known = store.vectors(folder.hash);
@@ -57,7 +58,8 @@ impl Session {
                     tokens.len()
                 )));
             }
-            let next = metered.spent().as_f64() / done as f64 * self.compute.evaluation_rows as f64;
+            let next = metered.spent().as_f64() / done as f64
+                * (self.compute.evaluation_rows * self.compute.threads) as f64;
             if metered.spent().as_f64() + next > task.budget.as_f64() && done < tokens.len() {
                 return Err(EngineError::BudgetUsedUp(format!(
                     "after {done} of {} texts",

@@ -19,7 +19,9 @@ use crate::gate::{
     shared_texts,
 };
 use crate::learn::{Evaluation, Example, TrainSettings, Trainer};
-use crate::model::{Adapter, Encoder, Folder, LoraShape, Trainable, merge, write_folder};
+use crate::model::{
+    Adapter, Encoder, Folder, FolderError, LoraShape, ModelConfig, Trainable, merge, write_folder,
+};
 use crate::pipeline::{AcceptRule, AcceptSettings, LoraSettings, Task, Work};
 use crate::receipts::{GateRecord, Holdout, Kind, Leakage, Receipt, Train};
 use crate::units::Joules;
@@ -56,6 +58,7 @@ impl Prepared {
         refuse_leakage(&data, &gate)?;
         let root = root(&gate);
         let base_hash = workspace.base_hash()?;
+        check_model(workspace, task)?;
         Ok(Self {
             gate_rule: Gate {
                 rule: match accept.rule {
@@ -83,6 +86,32 @@ impl Prepared {
             data,
             gate,
         })
+    }
+}
+
+/// What the model's configuration rules out: other classes than the head's, unknown layers.
+fn check_model(workspace: &Workspace, task: &Task) -> Result<(), EngineError> {
+    let head = workspace.head()?;
+    let path = match head {
+        Some(head) => workspace.versions.folder(&head.model_hash),
+        None => workspace.cache.path(&workspace.entry),
+    };
+    let bytes = files::read(&path.join("config.json"))?;
+    let config = ModelConfig::parse(&bytes).map_err(|cause| FolderError::Config {
+        folder: path,
+        cause,
+    })?;
+    if let Work::Lora(lora, _) = &task.work {
+        lora_shape(lora).targets(&config)?;
+    }
+    let listed = &workspace.pipeline.labels;
+    match (&config.labels, head) {
+        (Some(trained), Some(_)) if trained != listed => Err(EngineError::Labels {
+            pipeline: workspace.pipeline.name.clone(),
+            trained: trained.join(", "),
+            listed: listed.join(", "),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -114,6 +143,7 @@ struct Update<'a> {
     task: &'a Task,
     lora: &'a LoraSettings,
     encoder: &'a Encoder,
+    seed: Digest,
     stop: &'a AtomicBool,
 }
 
@@ -165,6 +195,7 @@ impl Session {
             task,
             lora,
             encoder: &encoder,
+            seed,
             stop,
         };
         let base_losses = if trained_head.is_some() {
@@ -205,6 +236,7 @@ impl Session {
             task,
             lora,
             encoder: &encoder,
+            seed,
             stop,
         };
         let trainable = adapter.to_device(&folder.config, encoder.device());
@@ -246,22 +278,8 @@ impl Session {
             None => workspace.cache.path(&workspace.entry),
         };
         let folder = Folder::load(&path)?;
-        if folder.hash != prepared.base_hash {
-            return Err(EngineError::Altered {
-                path: path.join(crate::model::MODEL_FILE),
-                found: folder.hash,
-                expected: prepared.base_hash,
-            });
-        }
-        let listed = &workspace.pipeline.labels;
-        match (&folder.config.labels, prepared.head) {
-            (Some(trained), Some(_)) if trained != listed => Err(EngineError::Labels {
-                pipeline: workspace.pipeline.name.clone(),
-                trained: trained.join(", "),
-                listed: listed.join(", "),
-            }),
-            _ => Ok(folder),
-        }
+        workspace.check_digest(&folder, prepared.base_hash)?;
+        Ok(folder)
     }
 
     /// The rows of this update, and the seed that everything random in it follows from.
@@ -361,6 +379,13 @@ impl Update<'_> {
         while let Some(done) = evaluation.step() {
             metered.mark(Phase::Eval);
             self.progress(done, None, metered, events);
+            // Joules were kept back for this; a tenth more is the limit of a wrong guess.
+            if metered.spent().as_f64() > self.task.budget.as_f64() * 1.1 && done < gate.len() {
+                return Err(EngineError::BudgetUsedUp(format!(
+                    "{what}, after {done} of {} examples",
+                    gate.len()
+                )));
+            }
             self.refuse_interrupt(|| format!("{what}, after {done} of {} examples", gate.len()))?;
         }
         Ok(evaluation.finish())
@@ -377,13 +402,15 @@ impl Update<'_> {
     ) -> Result<(Adapter, Train), EngineError> {
         let lora = self.lora;
         let seed = self.session.workspace.pipeline.seed;
+        let mut dropout_seed = [0; 8];
+        dropout_seed.copy_from_slice(&self.seed.bytes()[..8]);
         let settings = TrainSettings {
             learning_rate: lora.learning_rate,
             weight_decay: lora.weight_decay,
             warmup_steps: lora.warmup_steps,
             batch_size: lora.batch_size,
             dropout: lora.dropout,
-            seed,
+            seed: u64::from_le_bytes(dropout_seed),
         };
         events(Event::Stage {
             what: "training",

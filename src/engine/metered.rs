@@ -71,19 +71,20 @@ impl Metered {
         self.watts = span.gross.per(span.time);
     }
 
-    /// Net joules of training so far, never below zero.
-    pub fn train(&self) -> Joules {
-        self.train.at_least_zero()
-    }
-
-    /// Net joules of evaluation so far, never below zero.
-    pub fn eval(&self) -> Joules {
-        self.eval.at_least_zero()
-    }
-
-    /// Their sum.
+    /// Net joules so far. Only their total is kept from falling below zero, so that what is
+    /// charged and what is idle add up to the gross.
     pub fn spent(&self) -> Joules {
-        self.train() + self.eval()
+        (self.train + self.eval).at_least_zero()
+    }
+
+    /// The part of training.
+    pub fn train(&self) -> Joules {
+        self.train.at_least_zero().min(self.spent())
+    }
+
+    /// The part of evaluation.
+    pub fn eval(&self) -> Joules {
+        self.spent() - self.train()
     }
 
     /// The frozen baseline in use.

@@ -19,5 +19,5 @@ pub use error::EngineError;
 pub use event::{Event, Events};
 pub use metered::{Metered, Phase};
 pub use select::select_rows;
-pub use session::{Session, TaskOutcome, holdout_root};
+pub use session::{EngineFailure, Session, TaskOutcome, holdout_root};
 pub use workspace::{Workspace, model_entry};

@@ -3,16 +3,18 @@
 //! A run writes in this order: version folder, receipt, bucket, head. So after a crash an open
 //! lease tells which of the later steps are still to be done.
 
+use std::path::Path;
+
 use super::error::EngineError;
 use super::event::{Event, Events};
 use crate::clock::Timestamp;
 use crate::energy::{Bucket, Lease, Spend};
-use crate::receipts::{Chain, Environment, Kind, NodeKey, Receipt};
+use crate::receipts::{Chain, Environment, Keyring, Kind, NodeKey, Receipt};
 use crate::versions::{Versions, newest_accepted};
 
 /// Sets a torn last line aside; to be called before the chain is read.
-pub(super) fn torn_tail(path: &std::path::Path, events: Events<'_>) -> Result<(), EngineError> {
-    if let Some(aside) = Chain::repair_tail(path)? {
+pub(super) fn torn_tail(path: &Path, keys: &Path, events: Events<'_>) -> Result<(), EngineError> {
+    if let Some(aside) = Chain::repair_tail(path, &Keyring::load(keys)?)? {
         events(Event::Note(format!(
             "the last line of {} was cut off by a crash; it was never acknowledged and now lies in {}",
             path.display(),
@@ -85,6 +87,7 @@ fn settle_dead_lease(
             },
         );
         receipt.kind = Kind::Aborted;
+        receipt.joules_forfeited = Some(lease.reserved);
         receipt.timestamp = now;
         receipt.reason = format!(
             "the process ended during the run; nobody measured its joules, so the lease of {} J is charged in full",

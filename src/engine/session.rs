@@ -37,8 +37,19 @@ pub enum TaskOutcome {
     Skipped,
     /// A receipt was appended.
     Recorded(Box<Entry>),
-    /// It failed; the receipt of its joules was appended where that was possible.
-    Failed(String),
+    /// It failed; the receipt holds its joules.
+    Failed(EngineFailure),
+}
+
+/// A task that did not reach a decision.
+#[derive(Debug, Clone)]
+pub struct EngineFailure {
+    /// What went wrong.
+    pub error: String,
+    /// What would help.
+    pub hint: Option<String>,
+    /// The receipt of its joules.
+    pub entry: Box<Entry>,
 }
 
 /// What is done once the receipt is on disk.
@@ -75,7 +86,11 @@ impl Session {
         events: Events<'_>,
     ) -> Result<Self, EngineError> {
         let lock = Lock::acquire(&project.lock())?;
-        recover::torn_tail(&project.receipts(), events)?;
+        // A new key would salt the gate split anew, and its looks would count from zero.
+        if !project.private_key().exists() && project.receipts().exists() {
+            return Err(EngineError::KeyLost(project.private_key()));
+        }
+        recover::torn_tail(&project.receipts(), &project.keys(), events)?;
         let key = NodeKey::load_or_create(&project.private_key(), &project.keys())?;
         let mut workspace = Workspace::open(project, settings, pipeline_file)?;
         let settings = &workspace.settings;
@@ -83,11 +98,9 @@ impl Session {
         if let Some(threads) = settings.threads {
             compute = compute.with_threads(threads);
         }
-        let mut bucket = Bucket::open(
-            &workspace.project.bucket(),
-            settings.bucket,
-            Timestamp::now(),
-        )?;
+        let is_new = !workspace.project.bucket().exists();
+        let policy = settings.bucket;
+        let mut bucket = Bucket::open(&workspace.project.bucket(), policy, Timestamp::now())?;
         let env = environment(&compute);
         recover::leases_and_heads(
             &mut workspace.chain,
@@ -102,6 +115,11 @@ impl Session {
             .fetch(&workspace.entry, &mut |event| events(Event::Fetch(event)))?;
         let meter = start_meter(&workspace, events)?;
         let baseline = baseline(&workspace, &meter, events)?;
+        events(Event::Bucket {
+            level: bucket.level(),
+            opening_grant: is_new.then_some(policy.opening_grant),
+            allowance: policy.allowance,
+        });
         Ok(Self {
             workspace,
             compute,
@@ -142,7 +160,17 @@ impl Session {
     ) -> Result<Vec<(String, TaskOutcome)>, EngineError> {
         let mut outcomes: Vec<(String, TaskOutcome)> = Vec::new();
         let tasks = self.workspace.pipeline.tasks.clone();
+        // What is wrong with one task's data shows before another spends a joule.
+        for task in tasks
+            .iter()
+            .filter(|task| matches!(task.work, Work::Lora(..)))
+        {
+            self.prepare(task)?;
+        }
         for (task, planned) in tasks.iter().zip(&plan.tasks) {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
             let held_up = task.needs.iter().find(|needed| {
                 outcomes
                     .iter()
@@ -162,9 +190,6 @@ impl Session {
                 Decision::Run | Decision::Defer => self.run_task(task, stop, events)?,
             };
             outcomes.push((task.name.value.clone(), outcome));
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
         }
         Ok(outcomes)
     }
@@ -213,16 +238,12 @@ impl Session {
         }));
         let result = caught.unwrap_or_else(|panic| Err(EngineError::Backend(panic_text(&*panic))));
         metered.mark(Phase::Eval);
-        let failure = match &result {
-            Ok(_) => None,
-            Err(error) => {
-                receipt.kind = Kind::Aborted;
-                receipt.accepted = false;
-                receipt.new_model_hash = None;
-                receipt.reason = error.to_string();
-                Some(error.to_string())
-            }
-        };
+        if let Err(error) = &result {
+            receipt.kind = Kind::Aborted;
+            receipt.accepted = false;
+            receipt.new_model_hash = None;
+            receipt.reason = error.to_string();
+        }
         let recorded = self.settle(receipt, &metered, task.budget, events);
         match (result, recorded) {
             (Ok(after), Ok(entry)) => {
@@ -233,7 +254,11 @@ impl Session {
                 }
                 Ok(TaskOutcome::Recorded(Box::new(entry)))
             }
-            (Err(_), Ok(_)) => Ok(TaskOutcome::Failed(failure.unwrap_or_default())),
+            (Err(error), Ok(entry)) => Ok(TaskOutcome::Failed(EngineFailure {
+                error: error.to_string(),
+                hint: error.hint(),
+                entry: Box::new(entry),
+            })),
             // The first error is the one to mend: a full disk fails both.
             (Err(error), Err(_)) | (Ok(_), Err(error)) => Err(error),
         }

@@ -10,6 +10,7 @@ use crate::dataset::{Dataset, LabelColumn};
 use crate::digest::Digest;
 use crate::files;
 use crate::model::fetch::{Cache, ModelEntry, ParseSourceError};
+use crate::model::{Folder, MODEL_FILE};
 use crate::pipeline::{DataSection, Pipeline, SourceText, Task, Work, parse};
 use crate::plan::{Facts, TaskFacts, WorkFacts};
 use crate::project::Project;
@@ -98,6 +99,21 @@ impl Workspace {
         Ok(head.map_or_else(Vec::new, |head| {
             lineage(&self.chain, &self.pipeline.name, head.model_hash)
         }))
+    }
+
+    /// Refuses a folder whose weights are not those it is named by.
+    ///
+    /// # Errors
+    /// Names the file and both digests.
+    pub fn check_digest(&self, folder: &Folder, expected: Digest) -> Result<(), EngineError> {
+        if folder.hash == expected {
+            return Ok(());
+        }
+        Err(EngineError::Altered {
+            path: folder.path.join(MODEL_FILE),
+            found: folder.hash,
+            expected,
+        })
     }
 
     /// The declaration of a task's data.

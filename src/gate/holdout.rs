@@ -2,7 +2,8 @@
 
 use crate::digest::Digest;
 
-/// From this many rows on, the stated error rate holds (simulated, see ARCHITECTURE.md).
+/// From this many rows on the error rate is promised: no test sees harm to fewer than 3 in n
+/// inputs, and with fewer rows that share is no longer small.
 pub const HOLDOUT_CLAIM_ROWS: u64 = 2000;
 /// Below this many rows nothing is promised.
 pub const HOLDOUT_WARN_ROWS: u64 = 1000;

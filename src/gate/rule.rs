@@ -14,7 +14,7 @@ use crate::units::Nats;
 pub enum Rule {
     /// Paired t and skew-corrected t must both exceed the quantile.
     TSkew,
-    /// The original's: delta above `min_delta`, whatever the noise.
+    /// The original's: delta of at least `min_delta`, whatever the noise.
     Threshold,
 }
 

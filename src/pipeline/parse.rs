@@ -48,8 +48,9 @@ pub const KEYS: [(&str, &[&str]); 9] = [
     ("task.*.accept", &["rule", "min_delta", "alpha", "looks"]),
 ];
 
-/// Reads a pipeline file. With errors, the pipeline is `None` and every error is listed in file
-/// order.
+/// Reads a pipeline file and lists every error in file order. With errors, a pipeline that is
+/// complete in its parts is returned all the same, with stand-ins for what could not be read: it
+/// is good for looking for more errors, and for nothing else.
 pub fn parse(source: &SourceText) -> (Option<Pipeline>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
     let (root, errors) = DeTable::parse_recoverable(&source.text);
@@ -64,11 +65,7 @@ pub fn parse(source: &SourceText) -> (Option<Pipeline>, Vec<Diagnostic>) {
         None
     };
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
-    if diagnostics.is_empty() {
-        (pipeline, diagnostics)
-    } else {
-        (None, diagnostics)
-    }
+    (pipeline, diagnostics)
 }
 
 fn read_root(root: &DeTable<'_>, diagnostics: &mut Vec<Diagnostic>) -> Option<Pipeline> {
@@ -318,8 +315,8 @@ fn read_task(
         ),
         _ => Work::Index,
     };
-    // Whatever could not be read was reported, and a file with a report gives no pipeline; the
-    // stand-ins only let the checks that follow see the rest of the task.
+    // Whatever could not be read was reported; the stand-ins let the checks that follow see the
+    // rest of the task.
     Some(Task {
         name,
         data: data?,

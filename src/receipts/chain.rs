@@ -132,18 +132,30 @@ impl Chain {
         })
     }
 
-    /// Sets a cut-off last line aside, into a file beside the chain, and returns that file.
+    /// Repairs the end of a file that does not end in a newline. A whole record that lacks only
+    /// that is kept; a cut-off line is set aside into a file beside the chain, which is returned.
     /// A record is believed only once it is whole on disk, so nothing decided is lost.
     ///
     /// # Errors
     /// When the files cannot be written.
-    pub fn repair_tail(path: &Path) -> Result<Option<PathBuf>, ChainError> {
-        let Some(bytes) = files::read_if_there(path)? else {
+    pub fn repair_tail(path: &Path, keyring: &Keyring) -> Result<Option<PathBuf>, ChainError> {
+        let Some(mut bytes) = files::read_if_there(path)? else {
             return Ok(None);
         };
         let Tail::Torn(at) = tail(&bytes) else {
             return Ok(None);
         };
+        let last = bytes.len() - 1;
+        if Envelope::open(&bytes[at..], keyring).is_ok() {
+            bytes.push(b'\n');
+            files::replace(path, &bytes, Access::Usual)?;
+            return Ok(None);
+        }
+        if Envelope::open(&bytes[at..last], keyring).is_ok() {
+            bytes[last] = b'\n';
+            files::replace(path, &bytes, Access::Usual)?;
+            return Ok(None);
+        }
         let aside = (1..)
             .map(|number| path.with_extension(format!("torn-{number}")))
             .find(|candidate| !candidate.exists())

@@ -123,6 +123,9 @@ pub struct Receipt {
     pub pipeline: String,
     /// Training plus evaluation, net of idle power; `null` when unknown.
     pub joules_spent: Option<Joules>,
+    /// The lease that was charged in full because nobody measured what was spent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joules_forfeited: Option<Joules>,
     /// The part before the gate: loading, training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules_train: Option<Joules>,
@@ -184,6 +187,11 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// Digest of the settings it was trained with.
+    pub fn train_config(&self) -> Option<Digest> {
+        self.train.as_ref().map(|train| train.config_hash)
+    }
+
     /// A receipt of which only the run is known; place and signer are filled in by the chain.
     pub fn about(kind: Kind, run: &TaskRun, env: &Environment, timestamp: Timestamp) -> Self {
         Self {
@@ -196,6 +204,7 @@ impl Receipt {
             task_kind: run.kind,
             pipeline: run.pipeline.clone(),
             joules_spent: None,
+            joules_forfeited: None,
             joules_train: None,
             joules_eval: None,
             energy: None,

@@ -58,6 +58,8 @@ pub trait Artefacts {
     fn model(&self, named: &Digest) -> Option<Digest>;
     /// Digest of the head of a pipeline.
     fn head(&self, pipeline: &str) -> Option<Digest>;
+    /// Digests of all heads.
+    fn heads(&self) -> Vec<Digest>;
 }
 
 /// Checks a chain whose signatures and links `Chain::read` has checked already.
@@ -257,7 +259,7 @@ fn makes_version(receipt: &Receipt) -> bool {
 }
 
 fn lineage(entries: &[Entry]) -> Finding {
-    let mut heads: BTreeMap<&str, Digest> = BTreeMap::new();
+    let mut heads: BTreeMap<&str, &Receipt> = BTreeMap::new();
     let mut accepted = 0;
     for entry in entries {
         let receipt = &entry.receipt;
@@ -265,21 +267,32 @@ fn lineage(entries: &[Entry]) -> Finding {
         if !is_update {
             continue;
         }
-        let head = heads.get(receipt.pipeline.as_str());
-        if let (Some(head), Some(base)) = (head, receipt.base_model_hash)
-            && *head != base
-        {
-            return failed(
-                "lineage",
-                entry,
-                &format!("it starts from {base}, but the head was {head}"),
-            );
+        if let Some(head) = heads.get(receipt.pipeline.as_str()) {
+            if receipt.base_model_hash != head.new_model_hash {
+                return failed(
+                    "lineage",
+                    entry,
+                    "it does not start from the head before it",
+                );
+            }
+            // The head's own receipt holds its loss; on the same split there is no other.
+            let root = |receipt: &Receipt| receipt.holdout.as_ref().map(|holdout| holdout.root);
+            if root(receipt) == root(head)
+                && receipt.train_config() == head.train_config()
+                && receipt.base_loss != head.new_loss
+            {
+                return failed(
+                    "lineage",
+                    entry,
+                    "its base_loss is not the new_loss of the head",
+                );
+            }
         }
-        if makes_version(receipt) {
-            let Some(model) = receipt.new_model_hash else {
+        if receipt.accepted {
+            if receipt.new_model_hash.is_none() {
                 return failed("lineage", entry, "it is accepted and names no model");
-            };
-            heads.insert(&receipt.pipeline, model);
+            }
+            heads.insert(&receipt.pipeline, receipt);
             accepted += 1;
         }
     }
@@ -360,6 +373,23 @@ fn heads(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
             }
         }
     }
+    let accepted: BTreeSet<Digest> = entries
+        .iter()
+        .filter_map(|entry| entry.receipt.new_model_hash)
+        .collect();
+    if let Some(head) = artefacts
+        .heads()
+        .into_iter()
+        .find(|head| !accepted.contains(head))
+    {
+        return Finding {
+            check: "head",
+            status: Status::Failed,
+            text: format!(
+                "a head points at {head}, which no receipt here accepted: receipts are missing"
+            ),
+        };
+    }
     ok(
         "head",
         format!("{} at the newest accepted model", newest.len()),
@@ -381,5 +411,6 @@ fn not_proven(entries: &[Entry]) -> Vec<String> {
         "that the rows named were the rows trained on".into(),
         "that the trainer never saw the gate split (custody: local)".into(),
         "that the gate split stands for the inputs to come".into(),
+        "that no receipt was cut off at the end of the chain".into(),
     ]
 }

@@ -161,7 +161,7 @@ fn changed_labels_do_not_reach_the_head() {
         "[\"negative\", \"positive\"]",
         "[\"positive\", \"negative\"]",
     );
-    let run = lab.apply().expect(13);
+    let run = lab.apply().expect(3);
     assert!(
         run.stderr.contains("was trained for negative, positive"),
         "{}",

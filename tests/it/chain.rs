@@ -164,3 +164,37 @@ fn the_published_vector_verifies_here_and_by_hand() {
         assert!(expected.contains(&hash), "{hash} is not in {expected}");
     }
 }
+
+#[test]
+fn a_record_that_lacks_only_its_newline_is_kept() {
+    let lab = with_receipts();
+    let path = lab.path("receipts/receipts.jsonl");
+    let whole = fs::read(&path).unwrap();
+    let cut = whole.len() - 1;
+    for end in [whole[..cut].to_vec(), [&whole[..cut], b"\x0b"].concat()] {
+        fs::write(&path, &end).unwrap();
+        lab.cryo(&["verify"]).expect(14);
+        lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+        assert_eq!(fs::read(&path).unwrap(), whole);
+    }
+    assert!(!lab.path("receipts/receipts.torn-1").exists());
+}
+
+#[test]
+fn a_chain_without_its_end_or_its_key_is_noticed() {
+    let lab = with_receipts();
+    let path = lab.path("receipts/receipts.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    let first = whole.lines().next().unwrap();
+    fs::write(&path, format!("{first}\n")).unwrap();
+    let run = lab.cryo(&["verify"]).expect(14);
+    assert!(
+        run.stdout.contains("receipts are missing"),
+        "{}",
+        run.stdout
+    );
+    fs::write(&path, &whole).unwrap();
+    fs::remove_file(lab.path(".cryo/key.pem")).unwrap();
+    let run = lab.apply().expect(14);
+    assert!(run.stderr.contains("has signed receipts"), "{}", run.stderr);
+}

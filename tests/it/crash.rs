@@ -12,7 +12,7 @@ fn ten_kills_leave_a_chain_that_verifies_a_whole_head_and_no_joule_more() {
     lab.edit("p.toml", "max_steps = 15", "max_steps = 40");
     lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
     let mut state = 42_u64;
-    let mut before = lab.level();
+    let mut before = lab.holds();
     for _ in 0..10 {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -23,7 +23,7 @@ fn ten_kills_leave_a_chain_that_verifies_a_whole_head_and_no_joule_more() {
         child.kill().unwrap();
         child.wait().unwrap();
         lab.cryo(&["verify"]).expect(0);
-        let level = lab.level();
+        let level = lab.holds();
         assert!(
             level <= before,
             "{level} J after a kill at {millis} ms, {before} J before"
@@ -37,7 +37,7 @@ fn ten_kills_leave_a_chain_that_verifies_a_whole_head_and_no_joule_more() {
         run.stdout,
         run.stderr
     );
-    assert!(lab.level() <= before);
+    assert!(lab.holds() <= before);
     lab.cryo(&["verify"]).expect(0);
     let receipts = lab.history();
     // Every run that took a lease has an end on record.

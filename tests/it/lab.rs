@@ -195,6 +195,13 @@ max_tokens = 32
         bucket["level_joules"].as_str().unwrap().parse().unwrap()
     }
 
+    /// Level and open lease together: what a run could still get back.
+    pub fn holds(&self) -> f64 {
+        let bucket = self.cryo(&["bucket", "--json"]).expect(0).json();
+        let number = |value: &Value| value.as_str().map_or(0.0, |text| text.parse().unwrap());
+        number(&bucket["level_joules"]) + number(&bucket["lease"]["reserved"])
+    }
+
     pub fn history(&self) -> Vec<Value> {
         let history = self
             .cryo(&["history", "--all", "-n", "1000", "--json"])

@@ -37,8 +37,13 @@ pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Ex
     for (name, outcome) in &outcomes {
         let worst = match outcome {
             TaskOutcome::Skipped => Exit::Done,
-            TaskOutcome::Failed(error) => {
-                context.output.note(format!("error: {name}: {error}"));
+            TaskOutcome::Failed(failure) => {
+                context
+                    .output
+                    .note(format!("error: {name}: {}", failure.error));
+                if let Some(hint) = &failure.hint {
+                    context.output.note(format!("hint: {hint}"));
+                }
                 Exit::Failed
             }
             TaskOutcome::Recorded(entry) => match entry.receipt.kind {
@@ -103,9 +108,9 @@ fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit
         .iter()
         .map(|(name, outcome)| match outcome {
             TaskOutcome::Skipped => json!({"task": name, "outcome": "skipped"}),
-            TaskOutcome::Failed(error) => {
-                json!({"task": name, "outcome": "failed", "error": error})
-            }
+            TaskOutcome::Failed(failure) => json!({
+                "task": name, "outcome": "failed", "error": failure.error, "receipt": entry_json(&failure.entry)
+            }),
             TaskOutcome::Recorded(entry) => {
                 json!({"task": name, "outcome": "recorded", "receipt": entry_json(entry)})
             }
@@ -121,7 +126,12 @@ fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit
             TaskOutcome::Recorded(entry) => {
                 Some((entry.receipt.seq, entry.hash.short(), name.as_str()))
             }
-            _ => None,
+            TaskOutcome::Failed(failure) => Some((
+                failure.entry.receipt.seq,
+                failure.entry.hash.short(),
+                name.as_str(),
+            )),
+            TaskOutcome::Skipped => None,
         })
         .collect();
     if ids.is_empty() {
@@ -132,8 +142,10 @@ fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit
     for (seq, hash, name) in &ids {
         output.say(format!("  {seq:<4} {hash}  {name}"));
     }
-    let newest = ids.last().map_or(0, |(seq, ..)| *seq);
+    let newest = ids
+        .last()
+        .map_or_else(String::new, |(seq, ..)| format!("\n  cryo show {seq}"));
     output.say(format!(
-        "\nnext\n  cryo show {newest}\n  cryo verify\n  cryo sql \"SELECT * FROM eta_by_task\"\n  cryo predict \"a film I will see again\""
+        "\nnext{newest}\n  cryo verify\n  cryo sql \"SELECT * FROM eta_by_task\"\n  cryo predict \"a film I will see again\""
     ));
 }

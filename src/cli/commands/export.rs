@@ -9,7 +9,9 @@ use super::Context;
 use crate::cli::args::Pick;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::digest::Digest;
 use crate::files::{self, Staging};
+use crate::model::MODEL_FILE;
 
 pub fn run(context: &Context<'_>, folder: &Path, pick: &Pick) -> Result<Exit, CliError> {
     let chain = context.chain()?;
@@ -21,6 +23,10 @@ pub fn run(context: &Context<'_>, folder: &Path, pick: &Pick) -> Result<Exit, Cl
         );
     }
     let from = context.versions().folder(&model);
+    let file = from.join(MODEL_FILE);
+    let found = Digest::of_file(&file)
+        .map_err(|error| CliError::invalid(format!("{}: {error}", file.display())))?;
+    context.check_version(&from, found, model)?;
     let staging = Staging::new(folder)?;
     let entries = fs::read_dir(&from)
         .map_err(|error| CliError::invalid(format!("{}: {error}", from.display())))?;

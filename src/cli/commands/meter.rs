@@ -12,6 +12,11 @@ use crate::energy::{Baseline, Meter, discover};
 
 pub fn run(context: &Context<'_>, seconds: f64, relearn: bool) -> Result<Exit, CliError> {
     let output = context.output;
+    if !(0.3..=3600.0).contains(&seconds) {
+        return Err(CliError::invalid(format!(
+            "--seconds must be from 0.3 to 3600, this is {seconds}"
+        )));
+    }
     let discovery = discover(&context.settings.sources);
     let meter = Meter::start(discovery.probes);
     let folder = context.project.baselines();
@@ -24,7 +29,7 @@ pub fn run(context: &Context<'_>, seconds: f64, relearn: bool) -> Result<Exit, C
         baseline.freeze(&folder)?;
     }
     let baseline = Baseline::newest(&folder, &meter)?;
-    let watts = meter.watch(Duration::from_secs_f64(seconds.clamp(0.3, 3600.0)));
+    let watts = meter.watch(Duration::from_secs_f64(seconds));
     let probes: Vec<_> = meter
         .probes()
         .iter()

@@ -21,6 +21,9 @@ use super::args::Pick;
 use super::error::CliError;
 use super::output::Output;
 use crate::digest::Digest;
+use crate::engine::EngineError;
+use crate::learn::Compute;
+use crate::model::MODEL_FILE;
 use crate::project::Project;
 use crate::receipts::{Chain, Entry, Keyring};
 use crate::settings::Settings;
@@ -54,6 +57,34 @@ impl<'a> Context<'a> {
     pub fn chain(&self) -> Result<Chain, CliError> {
         let keyring = Keyring::load(&self.project.keys())?;
         Ok(Chain::read(&self.project.receipts(), &keyring)?)
+    }
+
+    /// The device of the settings.
+    pub fn compute(&self) -> Result<Compute, CliError> {
+        let compute = Compute::open(self.settings.device)?;
+        Ok(match self.settings.threads {
+            Some(threads) => compute.with_threads(threads),
+            None => compute,
+        })
+    }
+
+    /// Refuses a version whose weights are not those it is named by.
+    pub fn check_version(
+        &self,
+        folder: &Path,
+        found: Digest,
+        expected: Digest,
+    ) -> Result<(), CliError> {
+        if found == expected {
+            return Ok(());
+        }
+        let path = folder.join(MODEL_FILE);
+        Err(EngineError::Altered {
+            path,
+            found,
+            expected,
+        }
+        .into())
     }
 
     pub fn versions(&self) -> Versions {

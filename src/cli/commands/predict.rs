@@ -6,18 +6,19 @@ use super::Context;
 use crate::cli::args::Pick;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::learn::{Compute, Evaluation, Example};
+use crate::learn::{Evaluation, Example};
 use crate::model::{Adapter, Encoder, Folder};
 
 pub fn run(context: &Context<'_>, texts: &[String], pick: &Pick) -> Result<Exit, CliError> {
     let chain = context.chain()?;
     let (version, model) = context.pick(&chain, pick)?;
     let folder = Folder::load(&context.versions().folder(&model))?;
+    context.check_version(&folder.path, folder.hash, model)?;
     let missing_head =
         || CliError::invalid(format!("version {version} has no classification head"));
     let labels = folder.config.labels.clone().ok_or_else(missing_head)?;
     let head = folder.head(&labels).ok_or_else(missing_head)?;
-    let compute = Compute::open(context.settings.device)?;
+    let compute = context.compute()?;
     let encoder = Encoder::new(&folder.config, &folder.weights, &compute.device);
     let trainable = Adapter::head_only(head).to_device(&folder.config, &compute.device);
     let examples = texts

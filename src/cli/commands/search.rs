@@ -8,7 +8,7 @@ use super::Context;
 use crate::analytics::IndexStore;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::learn::{Compute, Embedding};
+use crate::learn::Embedding;
 use crate::model::{Encoder, Folder};
 
 pub fn run(
@@ -28,7 +28,7 @@ pub fn run(
     })?;
     // The index names the encoder that made it; the cache has models under their digests.
     let folder = Folder::load(&context.settings.cache.join(state.encoder.hex()))?;
-    let compute = Compute::open(context.settings.device)?;
+    let compute = context.compute()?;
     let encoder = Encoder::new(&folder.config, &folder.weights, &compute.device);
     let tokens = vec![folder.tokenizer.encode(text, folder.embed_tokens)?];
     let vectors = Embedding::new(&encoder, &compute, &tokens).finish();

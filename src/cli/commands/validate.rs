@@ -8,44 +8,31 @@ use serde_json::json;
 use super::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::output::diagnostics_json;
 use crate::engine::check_files;
 use crate::files;
 use crate::pipeline::{Diagnostic, SourceText, parse};
 
 pub fn run(context: &Context<'_>, paths: &[PathBuf]) -> Result<Exit, CliError> {
-    let mut results = Vec::new();
+    let output = context.output;
     let mut exit = Exit::Done;
+    let mut results = Vec::new();
     for path in paths {
         for file in pipeline_files(path)? {
             let (source, diagnostics) = check(context, &file)?;
-            let count = diagnostics.len();
-            results.push(json!({"file": source.path, "errors": count}));
+            results.push(json!({
+                "file": source.path,
+                "errors": diagnostics_json(&source, &diagnostics),
+            }));
             if diagnostics.is_empty() {
-                if !context.output.is_json() {
-                    context.output.say(format!("{}: valid", source.path));
-                }
-                continue;
+                output.note(format!("{}: valid", source.path));
+            } else {
+                exit = Exit::Invalid;
+                output.diagnostics(&source, &diagnostics);
             }
-            exit = Exit::Invalid;
-            let plural = if count == 1 { "" } else { "s" };
-            let error = CliError {
-                message: format!("{} has {count} error{plural}", source.path),
-                hint: None,
-                diagnostics: Some((source, diagnostics)),
-                exit,
-            };
-            // With several files each error is shown; machines get one list at the end.
-            if paths.len() == 1 && path.is_file() {
-                return Err(error);
-            }
-            context.output.error(&error);
         }
     }
-    if exit == Exit::Done {
-        context
-            .output
-            .json(&json!({"status": exit.as_str(), "files": results}));
-    }
+    output.json(&json!({"status": exit.as_str(), "files": results}));
     Ok(exit)
 }
 
@@ -55,6 +42,7 @@ fn check(context: &Context<'_>, file: &Path) -> Result<(SourceText, Vec<Diagnost
         text: files::read_text(file)?,
     };
     let (pipeline, mut diagnostics) = parse(&source);
+    // Also when the text has errors: one look should show them all.
     if let Some(pipeline) = pipeline {
         diagnostics.extend(check_files(
             &pipeline,
@@ -62,6 +50,7 @@ fn check(context: &Context<'_>, file: &Path) -> Result<(SourceText, Vec<Diagnost
             context.project.root(),
         ));
     }
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
     Ok((source, diagnostics))
 }
 

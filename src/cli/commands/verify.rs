@@ -28,6 +28,10 @@ impl Artefacts for Store {
     fn head(&self, pipeline: &str) -> Option<Digest> {
         Some(self.0.head(pipeline).ok()??.model_hash)
     }
+
+    fn heads(&self) -> Vec<Digest> {
+        self.0.heads()
+    }
 }
 
 pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {

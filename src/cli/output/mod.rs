@@ -9,10 +9,12 @@ use comfy_table::Table as TextTable;
 use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
 
+pub use diagnostics::to_json as diagnostics_json;
 pub use progress::{Progress, cost};
 
 use super::error::CliError;
 use super::exit::Exit;
+use crate::pipeline::{Diagnostic, SourceText};
 use crate::settings::no_color;
 
 /// How to print: for people or for machines.
@@ -62,13 +64,24 @@ impl Output {
         self.say(render_table(header, rows));
     }
 
+    /// Shows every error of a file, and how many there are.
+    pub fn diagnostics(&self, source: &SourceText, found: &[Diagnostic]) {
+        let styled = io::stderr().is_terminal() && !no_color();
+        self.note(diagnostics::render(source, found, styled));
+        let plural = if found.len() == 1 { "" } else { "s" };
+        self.note(format!(
+            "error: {} has {} error{plural}",
+            source.path,
+            found.len()
+        ));
+    }
+
     /// Reports an error and returns its exit code.
     pub fn error(&self, error: &CliError) -> Exit {
-        if let Some((source, found)) = &error.diagnostics {
-            let styled = io::stderr().is_terminal() && !no_color();
-            self.note(diagnostics::render(source, found, styled));
+        match &error.diagnostics {
+            Some((source, found)) => self.diagnostics(source, found),
+            None => self.note(format!("error: {}", error.message)),
         }
-        self.note(format!("error: {}", error.message));
         if let Some(hint) = error.hint.as_deref().filter(|hint| !hint.is_empty()) {
             self.note(format!("hint: {hint}"));
         }
@@ -76,7 +89,7 @@ impl Output {
             "status": error.exit.as_str(),
             "error": error.message,
             "hint": error.hint,
-            "diagnostics": error.diagnostics.as_ref().map(|(source, found)| diagnostics::to_json(source, found)),
+            "diagnostics": error.diagnostics.as_ref().map(|(source, found)| diagnostics_json(source, found)),
         }));
         error.exit
     }

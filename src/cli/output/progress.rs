@@ -70,6 +70,25 @@ impl<'a> Progress<'a> {
             Event::Baseline { watts, label } => {
                 self.line(format!("baseline  {watts} idle ({label}, frozen)"));
             }
+            Event::Bucket {
+                level,
+                opening_grant,
+                allowance,
+            } => {
+                let source = match opening_grant {
+                    Some(grant) if grant > Joules::ZERO => {
+                        format!(
+                            "; the opening grant of {} in cryo.toml pays for the first runs",
+                            grant.human()
+                        )
+                    }
+                    _ => String::new(),
+                };
+                self.line(format!(
+                    "bucket    {}, filled at {allowance}{source}",
+                    level.human()
+                ));
+            }
             Event::Note(text) => self.note(format!("note: {text}")),
             Event::Planned(plan) => self.plan(&plan),
             Event::TaskStarted { task, reserved } => {
@@ -181,7 +200,6 @@ impl<'a> Progress<'a> {
     }
 
     fn plan(&mut self, plan: &Plan) {
-        self.line(format!("bucket    {}", plan.bucket_joules.human()));
         self.line("plan");
         for planned in &plan.tasks {
             self.line(format!(

@@ -153,6 +153,8 @@ impl Cache {
         if self.has(entry) {
             return Ok(path);
         }
+        // What a half-deleted folder still holds would keep the whole one from its name.
+        files::remove_folder(&path)?;
         let mut causes = Vec::new();
         for source in &entry.sources {
             let name = source.to_string();
