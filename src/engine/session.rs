@@ -348,7 +348,10 @@ impl Session {
         let run = self.task_run(task)?;
         let mut receipt = Receipt::about(kind, &run, &self.env, Timestamp::now());
         receipt.joules_spent = Some(Joules::ZERO);
-        receipt.base_model_hash = Some(self.workspace.base_hash()?);
+        receipt.base_model_hash = Some(match task.work {
+            Work::Index => self.workspace.entry.sha256,
+            Work::Lora(..) => self.workspace.base_hash()?,
+        });
         receipt.reason = reason;
         let entry = self.append(receipt, events)?;
         Ok(TaskOutcome::Recorded(Box::new(entry)))

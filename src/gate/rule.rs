@@ -65,12 +65,12 @@ pub struct Verdict {
     pub accepted: bool,
     /// Why, in words.
     pub reason: String,
-    /// Mean loss of the current model.
-    pub base_loss: Nats,
-    /// Mean loss of the candidate.
-    pub new_loss: Nats,
+    /// Mean loss of the current model; `None` when a loss is not a finite number.
+    pub base_loss: Option<Nats>,
+    /// Mean loss of the candidate; likewise.
+    pub new_loss: Option<Nats>,
     /// `base_loss - new_loss`.
-    pub delta: Nats,
+    pub delta: Option<Nats>,
     /// `mean - z sd / sqrt n`.
     pub delta_lower: Option<Nats>,
     /// The numbers.
@@ -109,19 +109,19 @@ impl Gate {
         }
         let differences: Vec<f64> = base.iter().zip(new).map(|(b, a)| b - a).collect();
         let statistics = self.statistics(&differences);
-        let losses = mean_nats(base).zip(mean_nats(new));
-        let Some((base_loss, new_loss)) = losses else {
+        let (base_loss, new_loss) = (mean_nats(base), mean_nats(new));
+        let (Some(before), Some(after)) = (base_loss, new_loss) else {
             return Ok(Verdict {
                 accepted: false,
                 reason: "a loss is not a finite number".into(),
-                base_loss: mean_nats(base).unwrap_or_default(),
-                new_loss: mean_nats(new).unwrap_or_default(),
-                delta: Nats::ZERO,
+                base_loss,
+                new_loss,
+                delta: None,
                 delta_lower: None,
                 statistics,
             });
         };
-        let delta = base_loss - new_loss;
+        let delta = before - after;
         let mean = mean(&differences);
         let standard_error = statistics.sd / (statistics.n as f64).sqrt();
         let delta_lower = statistics
@@ -133,7 +133,7 @@ impl Gate {
             reason,
             base_loss,
             new_loss,
-            delta,
+            delta: Some(delta),
             delta_lower,
             statistics,
         })
@@ -150,11 +150,11 @@ impl Gate {
         };
         let sd = (moment(2) / (n - 1.0)).sqrt();
         let skewness = (moment(3) / n) / (moment(2) / n).powf(1.5);
-        let z = quantile(1.0 - self.alpha_look(), n - 1.0);
+        let z = as_recorded(quantile(1.0 - self.alpha_look(), n - 1.0));
         // A spread at the level of rounding is no spread: t would be noise over noise.
         let varies = n >= 2.0 && sd.is_finite() && sd > 1e-12;
-        let t = varies.then(|| (mean - self.min_delta.as_f64()) / (sd / n.sqrt()));
-        let t_skew = t.map(|t| skew_corrected(t, skewness, n));
+        let t = varies.then(|| as_recorded((mean - self.min_delta.as_f64()) / (sd / n.sqrt())));
+        let t_skew = t.map(|t| as_recorded(skew_corrected(t, skewness, n)));
         Statistics {
             n: differences.len() as u64,
             sd: if sd.is_finite() { sd } else { 0.0 },
@@ -221,6 +221,11 @@ fn quantile(probability: f64, degrees_of_freedom: f64) -> f64 {
         let rough = student.inverse_cdf(probability);
         rough - (student.cdf(rough) - probability) / student.pdf(rough)
     })
+}
+
+/// Rounded to the six places of a receipt, so that its reader decides as the gate did.
+fn as_recorded(statistic: f64) -> f64 {
+    (statistic * 1e6).round() / 1e6
 }
 
 /// Hall's transformation of t for skewed data. Its first terms are Johnson's correction
@@ -427,7 +432,7 @@ mod tests {
             rows.reverse();
             let after = judge(&rows);
             prop_assert_eq!(before.accepted, after.accepted);
-            prop_assert!((before.delta - after.delta).smallest().abs() <= 2);
+            prop_assert!((before.delta.unwrap() - after.delta.unwrap()).smallest().abs() <= 2);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Sentence embeddings of many texts.
 
-use super::batch::by_length;
+use super::batch::Sweep;
 use super::device::Compute;
-use super::parallel;
+use super::evaluate::values;
 use crate::model::{Encoder, Tokens};
 
 /// An embedding run that does a few batches per step.
@@ -10,8 +10,7 @@ pub struct Embedding<'a> {
     encoder: &'a Encoder,
     compute: &'a Compute,
     texts: &'a [Vec<u32>],
-    batches: Vec<Vec<usize>>,
-    next: usize,
+    sweep: Sweep,
     vectors: Vec<Vec<f32>>,
 }
 
@@ -23,36 +22,24 @@ impl<'a> Embedding<'a> {
             encoder,
             compute,
             texts,
-            batches: by_length(&lengths, compute.evaluation_rows),
-            next: 0,
+            sweep: Sweep::new(&lengths, compute.evaluation_rows),
             vectors: vec![Vec::new(); texts.len()],
         }
     }
 
     /// Runs one batch per thread and returns how many texts are done; `None` at the end.
     pub fn step(&mut self) -> Option<usize> {
-        let batches = &self.batches[self.next..];
-        let batches = &batches[..batches.len().min(self.compute.threads)];
-        if batches.is_empty() {
-            return None;
-        }
-        let hidden = self.encoder.config().hidden;
-        let found = parallel::map(self.compute.threads, batches, |_, batch| {
-            let texts: Vec<&[u32]> = batch.iter().map(|&at| self.texts[at].as_slice()).collect();
-            let vectors = self.encoder.embed(&Tokens::new(&texts));
-            vectors
-                .into_data()
-                .convert::<f32>()
-                .try_to_vec::<f32>()
-                .unwrap_or_default()
-        });
-        for (batch, values) in batches.iter().zip(found) {
-            for (&at, vector) in batch.iter().zip(values.chunks(hidden)) {
+        let Self { encoder, texts, .. } = *self;
+        let results = self.sweep.step(self.compute.threads, |batch| {
+            let texts: Vec<&[u32]> = batch.iter().map(|&at| texts[at].as_slice()).collect();
+            values(encoder.embed(&Tokens::new(&texts)))
+        })?;
+        for (batch, values) in results {
+            for (&at, vector) in batch.iter().zip(values.chunks(encoder.config().hidden)) {
                 self.vectors[at] = vector.to_vec();
             }
         }
-        self.next += batches.len();
-        Some(self.batches[..self.next].iter().map(Vec::len).sum())
+        Some(self.sweep.done())
     }
 
     /// The vectors in the order of the texts, after the last step.

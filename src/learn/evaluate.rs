@@ -1,8 +1,9 @@
 //! Per-example cross-entropy of a model on a split.
 
-use super::batch::by_length;
+use burn::tensor::Tensor;
+
+use super::batch::Sweep;
 use super::device::Compute;
-use super::parallel;
 use super::train::Example;
 use crate::model::{Encoder, Tokens, Trainable};
 
@@ -25,8 +26,7 @@ pub struct Evaluation<'a> {
     trainable: &'a Trainable,
     compute: &'a Compute,
     examples: &'a [Example],
-    batches: Vec<Vec<usize>>,
-    next: usize,
+    sweep: Sweep,
     scores: Vec<Vec<f32>>,
 }
 
@@ -47,41 +47,34 @@ impl<'a> Evaluation<'a> {
             trainable,
             compute,
             examples,
-            batches: by_length(&lengths, compute.evaluation_rows),
-            next: 0,
+            sweep: Sweep::new(&lengths, compute.evaluation_rows),
             scores: vec![Vec::new(); examples.len()],
         }
     }
 
     /// Runs one batch per thread and returns how many examples are done; `None` at the end.
     pub fn step(&mut self) -> Option<usize> {
-        let batches = &self.batches[self.next..];
-        let batches = &batches[..batches.len().min(self.compute.threads)];
-        if batches.is_empty() {
-            return None;
-        }
-        let scores = parallel::map(self.compute.threads, batches, |_, batch| {
+        let Self {
+            encoder,
+            trainable,
+            examples,
+            ..
+        } = *self;
+        let results = self.sweep.step(self.compute.threads, |batch| {
             let texts: Vec<&[u32]> = batch
                 .iter()
-                .map(|&at| self.examples[at].tokens.as_slice())
+                .map(|&at| examples[at].tokens.as_slice())
                 .collect();
-            let logits = self
-                .encoder
-                .logits(&Tokens::new(&texts), self.trainable, None);
-            logits
-                .into_data()
-                .convert::<f32>()
-                .try_to_vec::<f32>()
-                .unwrap_or_default()
-        });
-        for (batch, scores) in batches.iter().zip(scores) {
+            let logits = encoder.logits(&Tokens::new(&texts), trainable, None);
+            values(logits)
+        })?;
+        for (batch, scores) in results {
             let classes = scores.len() / batch.len();
             for (&at, row) in batch.iter().zip(scores.chunks(classes.max(1))) {
                 self.scores[at] = row.to_vec();
             }
         }
-        self.next += batches.len();
-        Some(self.batches[..self.next].iter().map(Vec::len).sum())
+        Some(self.sweep.done())
     }
 
     /// The outcome, after the last step.
@@ -106,6 +99,16 @@ impl<'a> Evaluation<'a> {
             correct,
         }
     }
+}
+
+/// A tensor's values on the host; none when the device failed, which every reader notices as a
+/// loss that is not a number.
+pub(super) fn values(tensor: Tensor<2>) -> Vec<f32> {
+    tensor
+        .into_data()
+        .convert::<f32>()
+        .try_to_vec()
+        .unwrap_or_default()
 }
 
 fn most_probable(row: &[f64]) -> Option<usize> {

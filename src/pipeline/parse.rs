@@ -270,12 +270,12 @@ fn read_task(
     let title = format!("[task.{}]", name.value);
     let mut table = Table::new(table, title.clone(), name.span.clone(), diagnostics);
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !name.value.chars().all(is_plain) {
+    if name.value.is_empty() || !name.value.chars().all(is_plain) {
         // Task names become file names.
         table.report(Diagnostic::new(
             name.span.clone(),
             format!(
-                "task name `{}` may only have letters, digits, `-` and `_`",
+                "task name `{}` must be of letters, digits, `-` and `_`",
                 name.value
             ),
         ));

@@ -222,12 +222,13 @@ fn read_entry(
 ) -> Result<Entry, ChainError> {
     let line = last.map_or(1, |last| last.line + 1);
     let seq = line as u64 - 1;
-    let payload = Envelope::open(line_bytes, keyring).map_err(|cause| ChainError::Envelope {
-        path: path.to_owned(),
-        line,
-        seq,
-        cause,
-    })?;
+    let (payload, key_id) =
+        Envelope::open(line_bytes, keyring).map_err(|cause| ChainError::Envelope {
+            path: path.to_owned(),
+            line,
+            seq,
+            cause,
+        })?;
     let statement: Statement =
         serde_json::from_slice(&payload).map_err(|error| ChainError::Payload {
             path: path.to_owned(),
@@ -244,7 +245,19 @@ fn read_entry(
     if !statement.has_known_types() {
         return Err(broken("statement or predicate type is not known".into()));
     }
+    let canonical = serde_json::from_slice::<serde_json::Value>(&payload)
+        .ok()
+        .and_then(|value| serde_json_canonicalizer::to_vec(&value).ok());
+    if canonical.as_ref() != Some(&payload) {
+        return Err(broken("its payload is not in RFC 8785 form".into()));
+    }
     let receipt = statement.predicate;
+    if receipt.node != key_id {
+        return Err(broken(format!(
+            "it says node {}, but key {key_id} signed it",
+            receipt.node
+        )));
+    }
     if receipt.seq != seq {
         return Err(broken(format!(
             "it says seq {}: a receipt is missing, repeated or moved",

@@ -95,11 +95,11 @@ impl Envelope {
         )
     }
 
-    /// Parses a line, checks every signature and returns the payload bytes.
+    /// Parses a line, checks every signature and returns the payload bytes and the first key id.
     ///
     /// # Errors
     /// When any byte of the line is not what a known key signed and this program wrote.
-    pub fn open(line: &[u8], keyring: &Keyring) -> Result<Vec<u8>, EnvelopeError> {
+    pub fn open(line: &[u8], keyring: &Keyring) -> Result<(Vec<u8>, String), EnvelopeError> {
         let envelope: Self = serde_json::from_slice(line)
             .map_err(|error| EnvelopeError::Malformed(error.to_string()))?;
         if envelope.payload_type != PAYLOAD_TYPE {
@@ -128,7 +128,7 @@ impl Envelope {
         if envelope.to_line().as_bytes() != line {
             return Err(EnvelopeError::NotCanonical);
         }
-        Ok(payload)
+        Ok((payload, envelope.signatures[0].keyid.clone()))
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
         let key = NodeKey::load_or_create(&folder.path().join("key.pem"), folder.path()).unwrap();
         let keyring = Keyring::load(folder.path()).unwrap();
         let line = Envelope::seal(br#"{"a":1}"#, &key).to_line().into_bytes();
-        assert_eq!(Envelope::open(&line, &keyring).unwrap(), br#"{"a":1}"#);
+        assert_eq!(Envelope::open(&line, &keyring).unwrap().0, br#"{"a":1}"#);
         for at in 0..line.len() {
             for bit in 0..8 {
                 let mut changed = line.clone();

@@ -129,7 +129,7 @@ pub struct Receipt {
     /// The part before the gate: loading, training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules_train: Option<Joules>,
-    /// The part of the evaluations, merging and recording.
+    /// The part of the evaluations and the merge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules_eval: Option<Joules>,
     /// How the joules are known.
@@ -313,8 +313,9 @@ pub struct Leakage {
 /// What was trained on and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Train {
-    /// SHA-256 of the list of row digests, in the order of use.
-    pub data_root: Digest,
+    /// SHA-256 of the list of row digests, in the order of use; absent when training was cut short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_root: Option<Digest>,
     /// Rows used.
     pub examples: u64,
     /// Steps done.

@@ -6,7 +6,7 @@ use super::chain::{Chain, Entry};
 use super::statement::{GateRecord, Kind, Receipt};
 use crate::digest::Digest;
 use crate::task::TaskKind;
-use crate::units::{Eta, Joules};
+use crate::units::{Eta, Joules, Nats};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +151,10 @@ fn arithmetic(receipt: &Receipt) -> Result<(), String> {
     {
         return Err("joules_spent is below zero".into());
     }
+    if let (Some(spent), Some(energy)) = (receipt.joules_spent, &receipt.energy) {
+        let net = (energy.joules_gross - energy.joules_idle).at_least_zero();
+        claim("joules_spent", spent.to_string(), net.to_string())?;
+    }
     if let (Some(delta), Some(base), Some(new)) =
         (receipt.delta, receipt.base_loss, receipt.new_loss)
     {
@@ -200,14 +204,14 @@ fn commits(entries: &[Entry]) -> Finding {
     let mut open: BTreeMap<Digest, &Entry> = BTreeMap::new();
     for entry in entries {
         let receipt = &entry.receipt;
-        let root = receipt
+        let split = receipt
             .holdout
             .as_ref()
             .map(|holdout| holdout.root.to_string())
             .unwrap_or_default();
         match (receipt.kind, receipt.commit_hash) {
             (Kind::Commit, _) => {
-                *looks.entry(root).or_default() += 1;
+                *looks.entry(split).or_default() += 1;
                 open.insert(entry.hash, entry);
             }
             (Kind::Decision, None) if receipt.task_kind == TaskKind::Lora => {
@@ -225,13 +229,19 @@ fn commits(entries: &[Entry]) -> Finding {
                         "its commit is not in the chain, or was answered before",
                     );
                 };
+                let root = |receipt: &Receipt| receipt.holdout.as_ref().map(|holdout| holdout.root);
                 if commit.receipt.task_id != receipt.task_id
                     || commit.receipt.adapter_hash != receipt.adapter_hash
+                    || root(&commit.receipt) != root(receipt)
                 {
                     return failed(CHECK, entry, "its commit is about another candidate");
                 }
-                let look = looks.get(&root).copied().unwrap_or(0);
-                if receipt.gate.as_ref().is_some_and(|gate| gate.look != look) {
+                let look = looks.get(&split).copied().unwrap_or(0);
+                let gate = receipt.gate.as_ref();
+                if gate.is_some_and(|gate| gate.look > gate.looks_budget) {
+                    return failed(CHECK, entry, "it is a look beyond the budget of its split");
+                }
+                if gate.is_some_and(|gate| gate.look != look) {
                     return failed(
                         CHECK,
                         entry,
@@ -258,6 +268,15 @@ fn makes_version(receipt: &Receipt) -> bool {
     receipt.kind == Kind::Decision && receipt.task_kind == TaskKind::Lora && receipt.accepted
 }
 
+/// Whether two losses of one model on one split differ by more than devices do.
+fn differ(one: Option<Nats>, other: Option<Nats>) -> bool {
+    const TOLERANCE: Nats = Nats::from_smallest(100_000);
+    match (one, other) {
+        (Some(one), Some(other)) => one - other > TOLERANCE || other - one > TOLERANCE,
+        _ => one != other,
+    }
+}
+
 fn lineage(entries: &[Entry]) -> Finding {
     let mut heads: BTreeMap<&str, &Receipt> = BTreeMap::new();
     let mut accepted = 0;
@@ -279,7 +298,7 @@ fn lineage(entries: &[Entry]) -> Finding {
             let root = |receipt: &Receipt| receipt.holdout.as_ref().map(|holdout| holdout.root);
             if root(receipt) == root(head)
                 && receipt.train_config() == head.train_config()
-                && receipt.base_loss != head.new_loss
+                && differ(receipt.base_loss, head.new_loss)
             {
                 return failed(
                     "lineage",
@@ -307,15 +326,13 @@ fn files(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
     let mut checked = 0;
     for entry in entries {
         let receipt = &entry.receipt;
-        let rows = receipt
-            .train
-            .as_ref()
+        let data_root = receipt.train.as_ref().and_then(|train| train.data_root);
+        let rows = data_root
             .zip(receipt.adapter_hash)
-            .filter(|_| receipt.kind == Kind::Decision)
-            .map(|(train, adapter)| {
+            .map(|(data_root, adapter)| {
                 (
                     "its list of training rows",
-                    train.data_root,
+                    data_root,
                     artefacts.rows(&adapter),
                 )
             });

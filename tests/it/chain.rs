@@ -103,7 +103,14 @@ fn a_second_apply_waits_for_nobody_and_loses_nothing() {
     let lab = Lab::new();
     lab.edit("p.toml", "max_steps = 15", "max_steps = 300");
     let first = lab.start(&["apply", "p.toml"]);
-    std::thread::sleep(std::time::Duration::from_millis(600));
+    let lock = lab.path(".cryo/lock");
+    let held = || fs::read_to_string(&lock).is_ok_and(|text| text.starts_with("process"));
+    for _ in 0..500 {
+        if held() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     let second = lab.apply().expect(15);
     assert!(
         second.stderr.contains("another cryo holds"),
@@ -113,6 +120,18 @@ fn a_second_apply_waits_for_nobody_and_loses_nothing() {
     let first = ran(first.wait_with_output().unwrap());
     assert!([0, 10].contains(&first.code), "{}", first.stderr);
     lab.cryo(&["verify"]).expect(0);
+}
+
+/// The check by hand needs what every auditor has, and a machine that only builds may lack.
+fn lacks_tools() -> bool {
+    let lacking: Vec<&str> = ["bash", "jq", "openssl", "sha256sum", "base64"]
+        .into_iter()
+        .filter(|tool| Command::new(tool).arg("--version").output().is_err())
+        .collect();
+    if !lacking.is_empty() {
+        println!("skipped: there is no {}", lacking.join(", "));
+    }
+    !lacking.is_empty()
 }
 
 fn check_by_hand(folder: &std::path::Path) -> crate::lab::Ran {
@@ -126,6 +145,9 @@ fn check_by_hand(folder: &std::path::Path) -> crate::lab::Ran {
 
 #[test]
 fn jq_openssl_and_sha256sum_agree() {
+    if lacks_tools() {
+        return;
+    }
     let lab = with_receipts();
     let folder = lab.path("receipts");
     let run = check_by_hand(&folder).expect(0);
@@ -154,7 +176,9 @@ fn the_published_vector_verifies_here_and_by_hand() {
         fs::copy(key.path(), lab.path("receipts/keys").join(key.file_name())).unwrap();
     }
     lab.cryo(&["verify"]).expect(0);
-    check_by_hand(&vectors).expect(0);
+    if !lacks_tools() {
+        check_by_hand(&vectors).expect(0);
+    }
     let expected = fs::read_to_string(vectors.join("expected.txt")).unwrap();
     for receipt in lab.history() {
         let hash = receipt["receipt_hash"]

@@ -9,9 +9,7 @@ use burn::tensor::Tensor;
 use cryoflux::files::Staging;
 use cryoflux::learn::Compute;
 use cryoflux::model::fetch::{Cache, Hub, ModelEntry};
-use cryoflux::model::{
-    Adapter, Array, Encoder, Folder, LoraShape, Tokens, Trainable, merge, write_folder,
-};
+use cryoflux::model::{Adapter, Array, Encoder, Folder, Tokens, Trainable, merge, write_folder};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -110,17 +108,7 @@ fn tokens(folder: &Folder, max_tokens: usize) -> Tokens {
 }
 
 fn head_only(folder: &Folder, head: BTreeMap<String, Array>) -> Trainable {
-    let adapter = Adapter {
-        shape: LoraShape {
-            rank: 1,
-            alpha: 1.0,
-            dropout: 0.0,
-            target_modules: Vec::new(),
-        },
-        pairs: BTreeMap::new(),
-        head,
-    };
-    adapter.to_device(&folder.config, &Compute::cpu().device)
+    Adapter::head_only(head).to_device(&folder.config, &Compute::cpu().device)
 }
 
 fn check_model(path: &Path, reference: &str) {

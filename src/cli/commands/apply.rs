@@ -145,7 +145,15 @@ fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit
     let newest = ids
         .last()
         .map_or_else(String::new, |(seq, ..)| format!("\n  cryo show {seq}"));
+    let accepted = outcomes.iter().any(|(_, outcome)| {
+        matches!(outcome, TaskOutcome::Recorded(entry) if entry.receipt.new_model_hash.is_some())
+    });
+    let predict = if accepted {
+        "\n  cryo predict \"a text of yours\""
+    } else {
+        ""
+    };
     output.say(format!(
-        "\nnext{newest}\n  cryo verify\n  cryo sql \"SELECT * FROM eta_by_task\"\n  cryo predict \"a film I will see again\""
+        "\nnext{newest}\n  cryo verify\n  cryo sql \"SELECT * FROM eta_by_task\"{predict}"
     ));
 }
