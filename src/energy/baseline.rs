@@ -7,13 +7,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::meter::Meter;
-use super::probe::Provenance;
+use super::probe::{ProbeInfo, Provenance};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::files::{self, Access, FileError};
 use crate::units::Watts;
 
 const BLOCK: Duration = Duration::from_millis(250);
+const BUSY: &str = "short-busy";
+/// Utilisation above which a machine is not idle.
+const BUSY_SHARE: f64 = 0.25;
 
 /// Idle power of one probe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,7 +36,8 @@ pub struct Baseline {
     pub idle: Vec<Idle>,
     /// `bare`: no accelerator context was open.
     pub state: String,
-    /// `short`: learned in seconds, good enough to start.
+    /// `short`: learned in seconds, good enough to start. `short-busy`: other work ran, and
+    /// nothing is taken off.
     pub label: String,
     /// Blocks of 250 ms it was learned from.
     pub blocks: u64,
@@ -67,13 +71,18 @@ impl Baseline {
         if meter.probes().is_empty() {
             return Err(BaselineError::NoReadings);
         }
+        let mut label = "short";
         let idle = meter
             .probes()
             .iter()
             .enumerate()
             .map(|(at, probe)| {
                 let watts: Vec<f64> = samples.iter().map(|block| block[at].0).collect();
-                let (mean, sigma) = shortest_half(watts);
+                let (mut mean, sigma) = shortest_half(watts);
+                if is_busy(probe, mean) {
+                    label = BUSY;
+                    mean = 0.0;
+                }
                 Idle {
                     probe: probe.id.clone(),
                     watts: Watts(mean),
@@ -84,10 +93,15 @@ impl Baseline {
         Ok(Self {
             idle,
             state: "bare".into(),
-            label: "short".into(),
+            label: label.into(),
             blocks: blocks as u64,
             learned: now,
         })
+    }
+
+    /// Whether other work ran while it was learned, so that it takes nothing off.
+    pub fn was_busy(&self) -> bool {
+        self.label == BUSY
     }
 
     /// Idle power of all probes together.
@@ -164,6 +178,12 @@ impl Baseline {
     }
 }
 
+/// A utilisation model of an idle machine is close to zero. What is far above that is other work;
+/// taking it off would hide joules, so nothing is: too many joules are honest, too few are not.
+fn is_busy(probe: &ProbeInfo, watts: f64) -> bool {
+    probe.provenance == Provenance::Modelled && watts > probe.max_watts.0 * BUSY_SHARE
+}
+
 /// Mean of the shortest interval that holds half of the values, and its standard error
 /// (the shorth; P. J. Rousseeuw and A. M. Leroy, Statistica Neerlandica 42, 1988).
 fn shortest_half(mut values: Vec<f64>) -> (f64, f64) {
@@ -194,6 +214,23 @@ mod tests {
         watts.extend([150.0; 30]);
         let (mean, _) = shortest_half(watts);
         assert!((mean - 72.2).abs() < 0.25, "{mean}");
+    }
+
+    #[test]
+    fn a_busy_machine_has_no_idle_power() {
+        let probe = |provenance| ProbeInfo {
+            id: "p".into(),
+            name: "p".into(),
+            scope: crate::energy::Scope::Cpu,
+            provenance,
+            max_watts: Watts(65.0),
+        };
+        assert!(is_busy(&probe(Provenance::Modelled), 60.0));
+        assert!(!is_busy(&probe(Provenance::Modelled), 5.0));
+        assert!(
+            !is_busy(&probe(Provenance::Counter), 60.0),
+            "a counter may idle high"
+        );
     }
 
     #[test]

@@ -429,6 +429,13 @@ fn baseline(
             baseline
         }
     };
+    if baseline.was_busy() {
+        events(Event::Note(
+            "the machine was busy while the baseline was learned, so nothing is taken off the joules; \
+             run `cryo meter --relearn` while it is idle"
+                .into(),
+        ));
+    }
     events(Event::Baseline {
         watts: baseline.watts(),
         label: baseline.label.clone(),

@@ -222,3 +222,19 @@ fn a_chain_without_its_end_or_its_key_is_noticed() {
     let run = lab.apply().expect(14);
     assert!(run.stderr.contains("has signed receipts"), "{}", run.stderr);
 }
+
+#[test]
+fn a_head_that_a_crash_left_behind_moves_on() {
+    let lab = with_receipts();
+    let heads = lab.path(".cryo/heads/lab.json");
+    let first = fs::read(&heads).unwrap();
+    lab.apply().expect(0);
+    let second = fs::read(&heads).unwrap();
+    assert_ne!(first, second);
+    fs::write(&heads, &first).unwrap();
+    let run = lab.cryo(&["verify"]).expect(0);
+    assert!(run.stdout.contains("one update behind"), "{}", run.stdout);
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    assert_eq!(fs::read(&heads).unwrap(), second);
+    lab.cryo(&["verify"]).expect(0);
+}
