@@ -14,5 +14,6 @@ mod hub;
 mod lab;
 mod layers;
 mod learner;
+mod meter;
 mod pipelines;
 mod reference;
