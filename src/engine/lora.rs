@@ -137,15 +137,21 @@ fn refuse_leakage(data: &Dataset, gate: &Dataset) -> Result<(), EngineError> {
     })
 }
 
-/// One running update: what every part of it needs.
-struct Update<'a> {
-    session: &'a Session,
+/// What every part of one running update needs.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
     task: &'a Task,
     lora: &'a LoraSettings,
     encoder: &'a Encoder,
     seed: Digest,
     attempt: u64,
     stop: &'a AtomicBool,
+}
+
+/// One running update. The session is borrowed anew after the commit, which changes it.
+struct Update<'a> {
+    session: &'a Session,
+    parts: Parts<'a>,
 }
 
 impl Session {
@@ -191,14 +197,17 @@ impl Session {
         let train = chosen_examples(&folder, &prepared.data, &chosen, max_tokens)?;
         metered.mark(Phase::Train);
 
-        let update = Update {
-            session: self,
+        let parts = Parts {
             task,
             lora,
             encoder: &encoder,
             seed,
             attempt: prepared.attempt,
             stop,
+        };
+        let update = Update {
+            session: self,
+            parts,
         };
         let base_losses = if trained_head.is_some() {
             let cached = self.workspace.versions.losses(
@@ -233,12 +242,7 @@ impl Session {
 
         let update = Update {
             session: self,
-            task,
-            lora,
-            encoder: &encoder,
-            seed,
-            attempt: prepared.attempt,
-            stop,
+            parts,
         };
         let trainable = adapter.to_device(&folder.config, encoder.device());
         let outcome = update.evaluate(
@@ -376,12 +380,14 @@ impl Update<'_> {
             what,
             total: gate.len() as u64,
         });
-        let mut evaluation = Evaluation::new(self.encoder, trainable, &self.session.compute, gate);
+        let mut evaluation =
+            Evaluation::new(self.parts.encoder, trainable, &self.session.compute, gate);
         while let Some(done) = evaluation.step() {
             metered.mark(Phase::Eval);
             self.progress(done, None, metered, events);
             // Joules were kept back for this; a tenth more is the limit of a wrong guess.
-            if metered.spent().as_f64() > self.task.budget.as_f64() * 1.1 && done < gate.len() {
+            if metered.spent().as_f64() > self.parts.task.budget.as_f64() * 1.1 && done < gate.len()
+            {
                 return Err(EngineError::BudgetUsedUp(format!(
                     "{what}, after {done} of {} examples",
                     gate.len()
@@ -401,9 +407,9 @@ impl Update<'_> {
         metered: &mut Metered,
         events: Events<'_>,
     ) -> Result<(Adapter, Train), EngineError> {
-        let lora = self.lora;
+        let lora = self.parts.lora;
         let mut dropout_seed = [0; 8];
-        dropout_seed.copy_from_slice(&self.seed.bytes()[..8]);
+        dropout_seed.copy_from_slice(&self.parts.seed.bytes()[..8]);
         let settings = TrainSettings {
             learning_rate: lora.learning_rate,
             weight_decay: lora.weight_decay,
@@ -416,11 +422,24 @@ impl Update<'_> {
             what: "training",
             total: lora.max_steps as u64,
         });
-        let mut trainer = Trainer::new(self.encoder, &self.session.compute, settings, start, train);
+        let mut trainer = Trainer::new(
+            self.parts.encoder,
+            &self.session.compute,
+            settings,
+            start,
+            train,
+        );
         let mut stopped = "max-steps";
         let before = metered.train();
         loop {
-            if !affords_another(&trainer, before, lora, gate_rows, metered, self.task.budget) {
+            if !affords_another(
+                &trainer,
+                before,
+                lora,
+                gate_rows,
+                metered,
+                self.parts.task.budget,
+            ) {
                 stopped = "budget";
                 break;
             }
@@ -446,8 +465,8 @@ impl Update<'_> {
             steps: trainer.steps() as u64,
             stopped: stopped.into(),
             seed: self.session.workspace.pipeline.seed,
-            attempt: self.attempt,
-            config_hash: config_hash(self.lora),
+            attempt: self.parts.attempt,
+            config_hash: config_hash(self.parts.lora),
         }
     }
 
@@ -461,7 +480,7 @@ impl Update<'_> {
     }
 
     fn refuse_interrupt(&self, place: impl Fn() -> String) -> Result<(), EngineError> {
-        if self.stop.load(Ordering::Relaxed) {
+        if self.parts.stop.load(Ordering::Relaxed) {
             return Err(EngineError::Interrupted(place()));
         }
         Ok(())
