@@ -105,6 +105,15 @@ pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
+/// Bytes in a file.
+///
+/// # Errors
+/// When there is no such file.
+pub fn size(path: &Path) -> Result<u64, FileError> {
+    let metadata = fs::metadata(path).map_err(FileError::io("read", path))?;
+    Ok(metadata.len())
+}
+
 /// Reads a UTF-8 text and names the place of the first bad byte.
 ///
 /// # Errors
@@ -207,6 +216,62 @@ pub fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         if is_new { sync_folder(folder) } else { Ok(()) }
     };
     write().map_err(FileError::io("append to", path))
+}
+
+/// A file that only grows at its end, kept open.
+#[derive(Debug)]
+pub struct Appender {
+    file: File,
+    path: PathBuf,
+    length: u64,
+}
+
+impl Appender {
+    /// Opens or makes the file and cuts it back to `length` bytes, which are known to be whole.
+    ///
+    /// # Errors
+    /// When it cannot be opened or cut.
+    pub fn open(path: &Path, length: u64) -> Result<Self, FileError> {
+        let folder = parent(path);
+        create_folder(folder)?;
+        let open = || -> io::Result<File> {
+            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            if file.metadata()?.len() != length {
+                file.set_len(length)?;
+            }
+            file.sync_all()?;
+            sync_folder(folder)?;
+            Ok(file)
+        };
+        Ok(Self {
+            file: open().map_err(FileError::io("open", path))?,
+            path: path.to_owned(),
+            length,
+        })
+    }
+
+    /// Bytes in the file.
+    pub const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends bytes and returns once they are on disk. When that fails, the file is cut back.
+    ///
+    /// # Errors
+    /// When the bytes cannot be put on disk.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        let written = self
+            .file
+            .write_all(bytes)
+            .and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // What cannot be cut now is cut when the file is opened again.
+            let _ = self.file.set_len(self.length);
+            return Err(FileError::io("append to", &self.path)(error));
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
 }
 
 /// Puts a finished file under its name, in place of an older one, and syncs it first.

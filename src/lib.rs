@@ -14,6 +14,7 @@ pub mod energy;
 pub mod engine;
 pub mod files;
 pub mod gate;
+pub mod id;
 pub mod learn;
 pub mod model;
 pub mod pipeline;

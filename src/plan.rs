@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use crate::clock::Timestamp;
 use crate::energy::{Affordable, Provenance, Short};
 use crate::pipeline::{Pipeline, Task};
 use crate::task::TaskKind;
@@ -259,29 +258,6 @@ pub fn short_reason(budget: Joules, short: &Short) -> String {
         budget.human(),
         short.level.human()
     )
-}
-
-/// When the shortfall of a level ends; the bucket's own rule, for planning ahead.
-pub fn shortfall_at(
-    bucket: &crate::energy::Bucket,
-    level: Joules,
-    joules: Joules,
-    now: Timestamp,
-) -> Option<Short> {
-    // What earlier tasks of the plan will have used is missing on top.
-    let used = bucket.level() - level;
-    let short = bucket.shortfall(joules + used, now)?;
-    let affordable = match short.affordable {
-        Affordable::AboveCap(cap) if joules <= cap => bucket
-            .shortfall(joules.min(cap), now)
-            .map_or(Affordable::NeverWithoutGrant, |short| short.affordable),
-        other => other,
-    };
-    Some(Short {
-        level,
-        missing: short.missing,
-        affordable,
-    })
 }
 
 #[cfg(test)]

@@ -54,9 +54,19 @@ impl Project {
         self.state().join("lock")
     }
 
-    /// The bucket.
+    /// The bucket: its journal and its lock.
     pub fn bucket(&self) -> PathBuf {
-        self.state().join("bucket.json")
+        self.state().join("bucket")
+    }
+
+    /// The lease of a run that is under way.
+    pub fn open_lease(&self) -> PathBuf {
+        self.state().join("open-lease.json")
+    }
+
+    /// Fits against a wall meter.
+    pub fn calibrations(&self) -> PathBuf {
+        self.state().join("calibrations")
     }
 
     /// Frozen baselines.

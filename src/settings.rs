@@ -7,12 +7,18 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
-use crate::energy::{BucketPolicy, DEFAULT_CPU_TDP_WATTS, Provenance, Sources};
+use crate::energy::agent::client::AgentUrl;
+use crate::energy::agent::server::{DEFAULT_PORT, Listen};
+use crate::energy::{
+    BucketPolicy, DEFAULT_CPU_TDP_WATTS, DEFAULT_HZ, Inflow, ProbeChoice, Provenance, RaplChoice,
+    Sources,
+};
 use crate::learn::DeviceChoice;
 use crate::model::fetch::Hub;
 use crate::units::{Joules, Watts};
@@ -24,6 +30,8 @@ struct Written {
     device: String,
     threads: Option<usize>,
     cache: Option<PathBuf>,
+    agent_url: Option<String>,
+    agent: WrittenAgent,
     bucket: WrittenBucket,
     meter: WrittenMeter,
     models: BTreeMap<String, ModelSettings>,
@@ -35,16 +43,31 @@ struct WrittenBucket {
     cap_joules: f64,
     allowance_watts: f64,
     opening_grant_joules: f64,
+    inflow: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenAgent {
+    listen: String,
+    token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenMeter {
+    hz: f64,
     cpu_tdp_watts: f64,
     baseline_seconds: f64,
+    idle_learn_watts: Option<f64>,
+    idle_watts: Option<f64>,
     min_provenance: Option<String>,
+    probes: String,
+    rapl: String,
     nvml_library: Option<PathBuf>,
     powercap: PathBuf,
+    perf: PathBuf,
+    hwmon: PathBuf,
 }
 
 /// `[models.NAME]` of the settings.
@@ -67,12 +90,26 @@ pub struct Settings {
     pub device: DeviceChoice,
     /// Micro-batches at a time; the number of cores when not set.
     pub threads: Option<usize>,
+    /// The agent to ask for joules; without one this process meters and holds the bucket.
+    pub agent_url: Option<AgentUrl>,
+    /// Where `cryo agent` listens.
+    pub listen: Listen,
+    /// What clients of the agent must show.
+    pub token_file: Option<PathBuf>,
     /// How the bucket fills.
     pub bucket: BucketPolicy,
+    /// Whether other work on the machine fills it too.
+    pub inflow: Inflow,
     /// Where to look for probes.
     pub sources: Sources,
-    /// Time for the first baseline, in seconds.
-    pub baseline_seconds: f64,
+    /// Rounds of readings a second.
+    pub hz: f64,
+    /// Time for the first baseline.
+    pub baseline_time: Duration,
+    /// More power than this is not idle.
+    pub idle_learn: Option<Watts>,
+    /// Idle power that a person vouches for.
+    pub idle: Option<Watts>,
     /// Weaker joules are refused.
     pub min_provenance: Option<Provenance>,
     /// Models known to every pipeline.
@@ -105,17 +142,30 @@ impl Default for Written {
             device: "auto".into(),
             threads: None,
             cache: None,
+            agent_url: None,
+            agent: WrittenAgent {
+                listen: format!("127.0.0.1:{DEFAULT_PORT}"),
+                token_file: None,
+            },
             bucket: WrittenBucket {
                 cap_joules: 40_000.0,
                 allowance_watts: 0.0,
                 opening_grant_joules: 0.0,
+                inflow: "foreign".into(),
             },
             meter: WrittenMeter {
+                hz: DEFAULT_HZ,
                 cpu_tdp_watts: DEFAULT_CPU_TDP_WATTS,
                 baseline_seconds: 3.0,
+                idle_learn_watts: None,
+                idle_watts: None,
                 min_provenance: None,
+                probes: "machine".into(),
+                rapl: "packages".into(),
                 nvml_library: None,
                 powercap: "/sys/class/powercap".into(),
+                perf: "/sys/bus/event_source/devices/power".into(),
+                hwmon: "/sys/class/hwmon".into(),
             },
             models: BTreeMap::new(),
         }
@@ -134,6 +184,7 @@ impl Settings {
         }
         let written: Written = figment
             .merge(Toml::file(project.join("cryo.toml")))
+            .merge(original_names())
             .merge(Env::prefixed("CRYO_").split("__"))
             .extract()
             .map_err(|error| SettingsError::Shape(error.to_string()))?;
@@ -165,6 +216,20 @@ impl Settings {
         Ok(Self {
             device: written.device.parse().map_err(value("device"))?,
             threads: written.threads,
+            agent_url: written
+                .agent_url
+                .map(|url| url.parse().map_err(value("agent_url")))
+                .transpose()?,
+            listen: listen_at(&written.agent.listen).map_err(value("agent.listen"))?,
+            token_file: written.agent.token_file,
+            inflow: match written.bucket.inflow.as_str() {
+                "foreign" => Inflow::Foreign,
+                "off" => Inflow::Off,
+                other => {
+                    let what = format!("is `{other}`, it must be foreign or off");
+                    return Err(value("bucket.inflow")(what));
+                }
+            },
             bucket: BucketPolicy {
                 cap: amount("bucket.cap_joules", written.bucket.cap_joules)?,
                 allowance: power(
@@ -178,17 +243,43 @@ impl Settings {
                 )?,
             },
             sources: Sources {
+                choice: probe_choice(&written.meter.probes).map_err(value("meter.probes"))?,
                 nvml_library: written.meter.nvml_library.map(PathBuf::into_os_string),
                 powercap: written.meter.powercap,
+                rapl: match written.meter.rapl.as_str() {
+                    "packages" => RaplChoice::Packages { dram: false },
+                    "packages+dram" => RaplChoice::Packages { dram: true },
+                    "platform" => RaplChoice::Platform,
+                    other => {
+                        let what =
+                            format!("is `{other}`, it must be packages, packages+dram or platform");
+                        return Err(value("meter.rapl")(what));
+                    }
+                },
+                perf: written.meter.perf,
+                hwmon: written.meter.hwmon,
                 cpu_tdp: power("meter.cpu_tdp_watts", written.meter.cpu_tdp_watts, 0.1)?,
             },
-            baseline_seconds: power(
-                "meter.baseline_seconds",
-                written.meter.baseline_seconds,
-                1.0,
-            )?
-            .0
-            .min(600.0),
+            hz: power("meter.hz", written.meter.hz, 1.0)?.0.min(100.0),
+            baseline_time: Duration::from_secs_f64(
+                power(
+                    "meter.baseline_seconds",
+                    written.meter.baseline_seconds,
+                    1.0,
+                )?
+                .0
+                .min(600.0),
+            ),
+            idle_learn: written
+                .meter
+                .idle_learn_watts
+                .map(|watts| power("meter.idle_learn_watts", watts, 0.1))
+                .transpose()?,
+            idle: written
+                .meter
+                .idle_watts
+                .map(|watts| power("meter.idle_watts", watts, 0.0))
+                .transpose()?,
             min_provenance: written
                 .meter
                 .min_provenance
@@ -201,6 +292,45 @@ impl Settings {
             })?,
             hub: hub(),
         })
+    }
+}
+
+/// The names that the original agent's settings had.
+fn original_names() -> Env {
+    Env::raw().filter_map(|name| {
+        let key = match name.as_str() {
+            "JOULE_HZ" => "meter.hz",
+            "JOULE_IDLE_LEARN_W" => "meter.idle_learn_watts",
+            "JOULE_CPU_TDP_W" => "meter.cpu_tdp_watts",
+            _ => return None,
+        };
+        Some(key.into())
+    })
+}
+
+/// Where an agent listens: `ADDRESS:PORT` or `unix:PATH`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn listen_at(text: &str) -> Result<Listen, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(Listen::Unix(path.into()));
+    }
+    let address = text.strip_prefix("http://").unwrap_or(text);
+    let parsed = address.parse().map(Listen::Tcp);
+    parsed.map_err(|_| format!("is `{text}`, it must be ADDRESS:PORT or unix:PATH"))
+}
+
+fn probe_choice(text: &str) -> Result<ProbeChoice, String> {
+    let wrong = || format!("is `{text}`, it must be machine, sim:SEED or replay:FILE");
+    match text.split_once(':') {
+        None if text == "machine" => Ok(ProbeChoice::Machine),
+        Some(("sim", seed)) => seed
+            .parse()
+            .map(ProbeChoice::Simulated)
+            .map_err(|_| wrong()),
+        Some(("replay", file)) if !file.is_empty() => Ok(ProbeChoice::Replayed(file.into())),
+        _ => Err(wrong()),
     }
 }
 

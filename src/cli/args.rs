@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 /// Meters energy, spends it on learning, and proves what each joule bought.
 #[derive(Debug, Parser)]
@@ -52,14 +52,27 @@ pub enum Command {
         /// How long to measure.
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
-        /// Learn the idle baseline anew; do this while the machine is idle.
-        #[arg(long)]
-        relearn: bool,
+        #[command(subcommand)]
+        command: Option<MeterCommand>,
     },
     /// Show or fill the bucket of joules.
     Bucket {
         #[command(subcommand)]
         command: Option<BucketCommand>,
+    },
+    /// Serve joules to other programs: the meter and the bucket behind a local socket.
+    Agent {
+        /// ADDRESS:PORT or unix:PATH, in place of the settings'.
+        #[arg(long)]
+        listen: Option<String>,
+    },
+    /// Make a load, and show what it draws.
+    Stress {
+        /// Where.
+        what: StressTarget,
+        /// How long.
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
     },
     /// List the receipts, newest first.
     History {
@@ -142,10 +155,61 @@ pub enum ModelCommand {
     },
 }
 
+/// What is put to work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StressTarget {
+    /// All processor cores.
+    Cpu,
+    /// The first card.
+    Gpu,
+    /// Both.
+    Mix,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MeterCommand {
+    /// Show the frozen idle baseline; learn it where there is none.
+    Baseline {
+        /// Learn it anew; do this while the machine is idle.
+        #[arg(long)]
+        relearn: bool,
+        /// How long to watch; from 60 on the baseline is a full one.
+        #[arg(long, default_value_t = 60.0)]
+        seconds: f64,
+    },
+    /// Write every reading into a new file.
+    Record {
+        /// The file.
+        file: PathBuf,
+        /// How long.
+        #[arg(long, default_value_t = 60.0)]
+        seconds: f64,
+    },
+    /// Work through a recording: the same readings give the same accounts.
+    Replay {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Fit the probes against the log of a wall meter.
+    Calibrate {
+        /// CSV with the columns time and watts.
+        wall: PathBuf,
+        /// What `cryo meter record` wrote meanwhile.
+        #[arg(long, value_name = "FILE")]
+        record: PathBuf,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub enum BucketCommand {
     /// Show level and accounts.
     Show,
+    /// List what went in and out, newest first.
+    History {
+        /// How many.
+        #[arg(long, short = 'n', default_value_t = 20)]
+        limit: usize,
+    },
     /// Add joules by hand.
     Grant {
         /// How many.

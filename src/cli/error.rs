@@ -2,6 +2,7 @@
 
 use super::exit::Exit;
 use crate::analytics::AnalyticsError;
+use crate::energy::agent::AgentError;
 use crate::energy::{BaselineError, BucketError};
 use crate::engine::EngineError;
 use crate::files::FileError;
@@ -61,9 +62,16 @@ pub fn exit_of(error: &EngineError) -> Exit {
         | EngineError::KeyLost(_)
         | EngineError::Baseline(BaselineError::Edited(_))
         | EngineError::Bucket(BucketError::Malformed { .. })
+        | EngineError::Agent(AgentError::Bucket(BucketError::Malformed { .. }))
         | EngineError::Version(_) => Exit::Broken,
         EngineError::File(FileError::NotUtf8 { .. }) => Exit::Invalid,
-        EngineError::File(FileError::Locked { .. }) => Exit::Locked,
+        EngineError::File(FileError::Locked { .. })
+        | EngineError::Bucket(BucketError::File(FileError::Locked { .. })) => Exit::Locked,
+        EngineError::Baseline(BaselineError::Unstable { .. })
+        | EngineError::Agent(AgentError::Baseline(_)) => Exit::Failed,
+        EngineError::Listen(_) | EngineError::Calibration(_) | EngineError::Record(_) => {
+            Exit::Invalid
+        }
         _ => Exit::Unexpected,
     }
 }

@@ -31,7 +31,11 @@ fn run(args: Args, output: &Output) -> Result<Exit, error::CliError> {
         Command::Plan { pipeline } => commands::plan::run(&context, &pipeline),
         Command::Validate { pipelines } => commands::validate::run(&context, &pipelines),
         Command::Model { command } => commands::model::run(&context, command),
-        Command::Meter { seconds, relearn } => commands::meter::run(&context, seconds, relearn),
+        Command::Meter { seconds, command } => {
+            commands::meter::run(&context, seconds, command.as_ref())
+        }
+        Command::Agent { listen } => commands::agent::run(&context, listen.as_deref()),
+        Command::Stress { what, seconds } => commands::stress::run(&context, what, seconds),
         Command::Bucket { command } => commands::bucket::run(&context, command.as_ref()),
         Command::History { limit, all } => commands::history::run(&context, limit, all),
         Command::Show { receipt } => commands::show::run(&context, &receipt),

@@ -1,22 +1,47 @@
-//! Where joules come from and where they go: probes, meter, baseline, bucket.
+//! Where joules come from and where they go.
+//!
+//! Probes are read by the meter's thread; what they say becomes stretches of time with known
+//! energy, which flow into the accounts of the bucket. An agent puts them together, in this
+//! process or behind a socket.
+//!
+//! ```text
+//! probes -> Sampler -> Metering (integrate, phase) -> Stretch -> Flows -> Bucket -> journal
+//!                                                         |
+//!                                          Baseline, Measured with its Sigma
+//! ```
 
+pub mod agent;
 mod baseline;
 mod bucket;
-mod cpu_model;
-mod discover;
+mod calibration;
+mod flow;
 mod integrate;
 mod meter;
-mod nvml;
+mod metering;
+mod phase;
 mod probe;
-mod rapl;
+pub mod probes;
+mod record;
+mod time;
+mod uncertainty;
 
-pub use baseline::{Baseline, BaselineError, Idle};
-pub use bucket::{
-    Accounts, Affordable, Bucket, BucketError, BucketPolicy, Lease, Recovered, Short, Spend,
+pub use baseline::{
+    Baseline, BaselineError, Idle, IdleState, Label, LearnSettings, Learning, Unstable, learn,
 };
-pub use cpu_model::{CpuModel, DEFAULT_CPU_TDP_WATTS, processor_name};
-pub use discover::{Discovery, Missing, Sources, discover};
-pub use integrate::{Increment, Integrator};
-pub use meter::{Meter, Sample, Span};
-pub use probe::{Probe, ProbeError, ProbeInfo, Provenance, Reading, Scope, Value};
-pub use rapl::powercap_probes;
+pub use bucket::{
+    Accounts, Affordable, Bucket, BucketError, BucketEvent, BucketPolicy, Closed, Flow,
+    LONGEST_LEASE, Lease, LeaseId, Ledger, Record, Refusal, Short, Take, Taken,
+};
+pub use calibration::{Calibration, CalibrationError, MeteredPower, WallReading, fit, read_wall};
+pub use flow::{Flows, Inflow, Measured};
+pub use integrate::{Integrator, Total};
+pub use meter::{DEFAULT_HZ, Meter, Observer, Sampler, Snapshot};
+pub use metering::{Look, Metering, Part, Round, Stretch};
+pub use probe::{Probe, ProbeError, ProbeInfo, Provenance, Scope, Value};
+pub use probes::{
+    CpuModel, DEFAULT_CPU_TDP_WATTS, Discovery, Missing, ProbeChoice, RaplChoice, Sources,
+    discover, processor_name,
+};
+pub use record::{RecordError, Recorder, Recording};
+pub use time::{Clock, Mono, SystemClock, VirtualClock};
+pub use uncertainty::{Doubt, FEWEST_UPDATES, Sigma};

@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::units::Watts;
 
 /// How a joule is known, weakest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Provenance {
     /// From a trace with known truth; for tests and demonstrations.
     Simulated,
@@ -76,17 +79,31 @@ impl FromStr for Provenance {
     }
 }
 
-/// What a probe covers; two probes of one scope and one id would count energy twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a probe covers. [`super::discover`] picks probes whose scopes do not overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Scope {
     /// A graphics board.
     Gpu,
+    /// A module that holds a graphics chip and a processor.
+    Module,
     /// A processor package, or all of them.
     Cpu,
+    /// Memory.
+    Dram,
+    /// The whole platform (psys, or a board's own power sensor).
+    Platform,
+}
+
+impl Scope {
+    /// Whether the original's `gpu_w` holds it; the others are `cpu_w`.
+    pub const fn is_gpu(self) -> bool {
+        matches!(self, Self::Gpu | Self::Module)
+    }
 }
 
 /// What is known of a probe before it is read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProbeInfo {
     /// Stable name: GPU UUID, powercap zone, model.
     pub id: String,
@@ -98,31 +115,27 @@ pub struct ProbeInfo {
     pub provenance: Provenance,
     /// More power than this is a glitch and is not booked.
     pub max_watts: Watts,
+    /// Each reading is the mean over this time before it; zero for counters and for
+    /// instantaneous power.
+    pub window: Duration,
 }
 
 /// One value.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Value {
     /// A running total; it starts again from zero after `wraps_at`, where that is known.
     Counter {
         /// The total.
         microjoules: u64,
         /// The largest total it can show.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         wraps_at: Option<u64>,
     },
-    /// Power at this moment.
+    /// Power: now, or the mean over the probe's window.
     Power(Watts),
     /// Mean power since the reading before.
     MeanPower(Watts),
-}
-
-/// A value and its time, the middle between asking and answer.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reading {
-    /// When.
-    pub at: Instant,
-    /// What.
-    pub value: Value,
 }
 
 /// A reading that failed.
@@ -135,7 +148,8 @@ pub struct ProbeError {
     pub cause: String,
 }
 
-/// A source of energy readings.
+/// A source of energy readings. The sampler reads it between two looks at its clock and takes
+/// the middle of both as the time of the value.
 pub trait Probe: Send {
     /// What it is.
     fn info(&self) -> &ProbeInfo;
@@ -144,15 +158,5 @@ pub trait Probe: Send {
     ///
     /// # Errors
     /// When there is no reading; that is never the same as zero.
-    fn read(&mut self) -> Result<Reading, ProbeError>;
-}
-
-/// Reads a value and times it at the middle of the call.
-pub(super) fn timed<E>(read: impl FnOnce() -> Result<Value, E>) -> Result<Reading, E> {
-    let before = Instant::now();
-    let value = read()?;
-    Ok(Reading {
-        at: before + before.elapsed() / 2,
-        value,
-    })
+    fn read(&mut self) -> Result<Value, ProbeError>;
 }

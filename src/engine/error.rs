@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use crate::analytics::AnalyticsError;
 use crate::dataset::DatasetError;
 use crate::digest::Digest;
-use crate::energy::{BaselineError, BucketError};
+use crate::energy::agent::AgentError;
+use crate::energy::agent::server::ListenError;
+use crate::energy::{BaselineError, BucketError, CalibrationError, RecordError};
 use crate::files::FileError;
 use crate::gate::GateError;
 use crate::learn::DeviceError;
@@ -65,9 +67,9 @@ pub enum EngineError {
     /// The backend panicked: out of memory, a lost device, or a bug.
     #[error("the backend failed: {0}")]
     Backend(String),
-    /// No probe gives joules.
-    #[error("no probe can be read, so no joule can be spent")]
-    NoProbe,
+    /// An id of ours was refused.
+    #[error("an id of a run was refused: {0}")]
+    BadId(String),
     /// No randomness.
     #[error("the operating system gives no randomness: {0}")]
     Randomness(getrandom::Error),
@@ -89,6 +91,18 @@ pub enum EngineError {
     /// See the inner error.
     #[error(transparent)]
     Baseline(#[from] BaselineError),
+    /// See the inner error.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// See the inner error.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// See the inner error.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// See the inner error.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// See the inner error.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -140,7 +154,10 @@ impl EngineError {
             Self::File(error) => error.hint(),
             Self::Chain(error) => Some(error.hint()),
             Self::Key(error) => error.hint(),
-            Self::Bucket(BucketError::File(error)) => error.hint(),
+            Self::Bucket(error) => error.hint(),
+            Self::Baseline(error) => error.hint(),
+            Self::Agent(error) => error.hint(),
+            Self::Listen(error) => error.hint(),
             Self::Fetch(FetchError::NoSource { .. }) => {
                 Some("check the network, or add a local folder to the model's `sources`".into())
             }
@@ -149,8 +166,8 @@ impl EngineError {
             | Self::Adapter(AdapterError::File(error))
             | Self::Dataset(DatasetError::File(error))
             | Self::Version(VersionError::File(error))
-            | Self::Analytics(AnalyticsError::File(error))
-            | Self::Baseline(BaselineError::File(error)) => error.hint(),
+            | Self::Record(RecordError::File(error))
+            | Self::Analytics(AnalyticsError::File(error)) => error.hint(),
             Self::Device(error) => Some(error.hint().into()),
             Self::Version(VersionError::Absent { .. }) => Some(
                 "restore .cryo/versions from a backup; the chain and the bucket are untouched"

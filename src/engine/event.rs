@@ -1,6 +1,6 @@
 //! What front ends see of a run.
 
-use crate::energy::Missing;
+use crate::energy::Learning;
 use crate::model::fetch::FetchEvent;
 use crate::plan::Plan;
 use crate::receipts::Entry;
@@ -17,11 +17,11 @@ pub enum Event {
         probes: Vec<String>,
         /// The weakest provenance among them.
         provenance: &'static str,
-        /// What was looked for and not found.
-        missing: Vec<Missing>,
+        /// What was looked for and not found: name, cause, and what would help.
+        missing: Vec<(String, String, Option<String>)>,
     },
-    /// The baseline is being learned, for so many seconds.
-    LearningBaseline(f64),
+    /// The baseline is being learned.
+    LearningBaseline(Learning),
     /// The baseline in use.
     Baseline {
         /// Idle power.

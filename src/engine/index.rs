@@ -11,6 +11,7 @@ use crate::learn::Embedding;
 use crate::model::{Encoder, Folder};
 use crate::pipeline::Task;
 use crate::receipts::{IndexRecord, Receipt};
+use crate::units::Joules;
 
 impl Session {
     pub(super) fn index(
@@ -38,19 +39,19 @@ impl Session {
             .tokenizer
             .encode_all(new.iter().copied(), folder.embed_tokens)?;
         let encoder = Encoder::new(&folder.config, &folder.weights, &self.compute.device);
-        metered.mark(Phase::Train);
+        metered.mark(Phase::Train)?;
         events(Event::Stage {
             what: "embedding",
             total: tokens.len() as u64,
         });
         let mut embedding = Embedding::new(&encoder, &self.compute, &tokens);
         while let Some(done) = embedding.step() {
-            metered.mark(Phase::Train);
+            metered.mark(Phase::Train)?;
             events(Event::Progress {
                 done: done as u64,
                 loss: None,
                 joules: metered.spent(),
-                watts: metered.watts,
+                watts: metered.watts(),
             });
             if stop.load(Ordering::Relaxed) {
                 return Err(EngineError::Interrupted(format!(
@@ -58,9 +59,11 @@ impl Session {
                     tokens.len()
                 )));
             }
-            let next = metered.spent().as_f64() / done as f64
-                * (self.compute.evaluation_rows * self.compute.threads) as f64;
-            if metered.spent().as_f64() + next > task.budget.as_f64() && done < tokens.len() {
+            let each = metered.spent().as_f64() / done as f64;
+            let next = each * (self.compute.evaluation_rows * self.compute.threads) as f64;
+            let next = Joules::from_f64(next).unwrap_or_default();
+            let (spent, edge) = (metered.spent(), metered.edge_sigma());
+            if !metered.budget.affords_more(spent, next, edge) && done < tokens.len() {
                 return Err(EngineError::BudgetUsedUp(format!(
                     "after {done} of {} texts",
                     tokens.len()
@@ -89,7 +92,7 @@ impl Session {
         let state = IndexState::of(folder.hash, &rows);
         let dim = folder.config.hidden;
         store.replace(&state, &rows, dim)?;
-        metered.mark(Phase::Eval);
+        metered.mark(Phase::Eval)?;
         receipt.accepted = true;
         receipt.reason = format!(
             "{} of {} rows were embedded, the others kept",

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
 
+use super::cadence::Cadence;
 use super::error::EngineError;
 use super::event::{Event, Events};
 use super::metered::{Metered, Phase};
@@ -24,12 +27,7 @@ use crate::model::{
 };
 use crate::pipeline::{AcceptRule, AcceptSettings, LoraSettings, Task, Work};
 use crate::receipts::{GateRecord, Holdout, Kind, Leakage, Receipt, Train};
-use crate::units::Joules;
 use crate::versions::{Head, ROWS_FILE};
-
-/// Evaluating an example costs about this share of training on it (measured, see
-/// docs/performance.md); used to keep joules back for the gate.
-const EVALUATION_SHARE: f64 = 0.6;
 
 /// What can be found out before a joule is spent.
 pub(super) struct Prepared {
@@ -140,7 +138,6 @@ fn refuse_leakage(data: &Dataset, gate: &Dataset) -> Result<(), EngineError> {
 /// What every part of one running update needs.
 #[derive(Clone, Copy)]
 struct Parts<'a> {
-    task: &'a Task,
     lora: &'a LoraSettings,
     encoder: &'a Encoder,
     seed: Digest,
@@ -195,10 +192,9 @@ impl Session {
             &seed,
         )?;
         let train = chosen_examples(&folder, &prepared.data, &chosen, max_tokens)?;
-        metered.mark(Phase::Train);
+        metered.mark(Phase::Train)?;
 
         let parts = Parts {
-            task,
             lora,
             encoder: &encoder,
             seed,
@@ -237,7 +233,7 @@ impl Session {
             data_root: Some(Digest::of(rows_text.as_bytes())),
             ..record
         });
-        metered.mark(Phase::Train);
+        metered.mark(Phase::Train)?;
         receipt.commit_hash = Some(self.commit(receipt, prepared.look, events)?);
 
         let update = Update {
@@ -380,14 +376,15 @@ impl Update<'_> {
             what,
             total: gate.len() as u64,
         });
+        metered.mark(Phase::Train)?;
+        let before = metered.spent();
         let mut evaluation =
             Evaluation::new(self.parts.encoder, trainable, &self.session.compute, gate);
         while let Some(done) = evaluation.step() {
-            metered.mark(Phase::Eval);
+            metered.mark(Phase::Eval)?;
             self.progress(done, None, metered, events);
             // Joules were kept back for this; a tenth more is the limit of a wrong guess.
-            if metered.spent().as_f64() > self.parts.task.budget.as_f64() * 1.1 && done < gate.len()
-            {
+            if !metered.budget.bears(metered.spent()) && done < gate.len() {
                 return Err(EngineError::BudgetUsedUp(format!(
                     "{what}, after {done} of {} examples",
                     gate.len()
@@ -395,6 +392,9 @@ impl Update<'_> {
             }
             self.refuse_interrupt(|| format!("{what}, after {done} of {} examples", gate.len()))?;
         }
+        metered
+            .budget
+            .saw_evaluation(gate.len(), metered.spent() - before);
         Ok(evaluation.finish())
     }
 
@@ -430,23 +430,23 @@ impl Update<'_> {
             train,
         );
         let mut stopped = "max-steps";
-        let before = metered.train();
+        let mut cadence = Cadence::new(settings.seed);
         loop {
-            if !affords_another(
-                &trainer,
-                before,
-                lora,
-                gate_rows,
-                metered,
-                self.parts.task.budget,
-            ) {
+            let (spent, edge) = (metered.spent(), metered.edge_sigma());
+            if !metered
+                .budget
+                .affords_step(spent, edge, lora.batch_size, gate_rows)
+            {
                 stopped = "budget";
                 break;
             }
+            let began = Instant::now();
             let Some(report) = trainer.step() else {
                 break;
             };
-            metered.mark(Phase::Train);
+            thread::sleep(cadence.pause(began.elapsed(), metered.sensor_period()));
+            metered.mark(Phase::Train)?;
+            metered.budget.saw_step(metered.spent() - spent);
             self.progress(report.step, Some(report.loss), metered, events);
             receipt.train = Some(self.record(&trainer, "interrupted"));
             self.refuse_interrupt(|| format!("after training step {}", report.step))?;
@@ -475,7 +475,7 @@ impl Update<'_> {
             done: done as u64,
             loss,
             joules: metered.spent(),
-            watts: metered.watts,
+            watts: metered.watts(),
         });
     }
 
@@ -485,27 +485,6 @@ impl Update<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether the budget pays for another step and the evaluation after it, judged by what the
-/// steps so far have cost.
-fn affords_another(
-    trainer: &Trainer<'_>,
-    before_training: Joules,
-    settings: &LoraSettings,
-    gate_rows: usize,
-    metered: &Metered,
-    budget: Joules,
-) -> bool {
-    let examples = trainer.examples_used();
-    if examples == 0 {
-        return metered.spent() < budget;
-    }
-    let per_example = (metered.train() - before_training).as_f64() / examples as f64;
-    let evaluation = per_example * EVALUATION_SHARE * gate_rows as f64;
-    // Steps differ by the length of their texts.
-    let step = per_example * settings.batch_size as f64 * 1.25;
-    metered.spent().as_f64() + step + evaluation <= budget.as_f64()
 }
 
 fn examples<'a>(

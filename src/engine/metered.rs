@@ -1,9 +1,11 @@
-//! The joules of one lease: every span between two samples is booked to one phase.
+//! The joules of one lease: every span between two marks is booked to one phase.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::energy::{Baseline, Meter, Sample};
+use super::budget::Budget;
+use crate::energy::agent::{AgentError, JouleAgent, Progress};
+use crate::energy::{LeaseId, Measured};
 use crate::units::{Joules, Watts};
 
 /// What the joules of a span were for.
@@ -17,64 +19,31 @@ pub enum Phase {
 
 /// A running account of one lease.
 pub struct Metered {
-    meter: Arc<Meter>,
-    baseline: Arc<Baseline>,
-    last: Sample,
+    agent: Arc<dyn JouleAgent>,
+    lease: LeaseId,
+    newest: Progress,
     train: Joules,
     eval: Joules,
-    /// Gross energy so far.
-    pub gross: Joules,
-    /// Baseline energy so far.
-    pub idle: Joules,
-    /// Time so far.
-    pub time: Duration,
-    /// Part of it whose energy is not known.
-    pub unmeasured: Duration,
-    /// Gross power of the newest span.
-    pub watts: Watts,
+    /// What may still be spent, and on what.
+    pub budget: Budget,
 }
 
-impl Metered {
-    /// Starts now.
-    pub fn start(meter: Arc<Meter>, baseline: Arc<Baseline>) -> Self {
-        Self {
-            last: meter.sample(),
-            meter,
-            baseline,
-            train: Joules::ZERO,
-            eval: Joules::ZERO,
-            gross: Joules::ZERO,
-            idle: Joules::ZERO,
-            time: Duration::ZERO,
-            unmeasured: Duration::ZERO,
-            watts: Watts(0.0),
-        }
-    }
+/// The account of a lease that is closed.
+#[derive(Debug, Clone, Copy)]
+pub struct Account {
+    /// What was measured.
+    pub measured: Measured,
+    /// The part of training.
+    pub train: Joules,
+    /// What was kept back for the evaluation.
+    pub reserved_eval: Option<Joules>,
+}
 
-    /// Reads the meter and books everything since the mark before to a phase.
-    pub fn mark(&mut self, phase: Phase) {
-        let sample = self.meter.sample();
-        let span = sample.since(&self.last);
-        self.last = sample;
-        // Idle power of a time without readings belongs to no account: nobody saw it.
-        let seen = span.time.saturating_sub(span.unmeasured);
-        let idle = self.baseline.watts().over(seen);
-        let net = span.gross - idle;
-        match phase {
-            Phase::Train => self.train += net,
-            Phase::Eval => self.eval += net,
-        }
-        self.gross += span.gross;
-        self.idle += idle;
-        self.time += span.time;
-        self.unmeasured += span.unmeasured;
-        self.watts = span.gross.per(span.time);
-    }
-
-    /// Net joules so far. Only their total is kept from falling below zero, so that what is
-    /// charged and what is idle add up to the gross.
+impl Account {
+    /// Net joules: what is charged. Only the total is kept from falling below zero, so that what
+    /// is charged and what is idle add up to the gross.
     pub fn spent(&self) -> Joules {
-        (self.train + self.eval).at_least_zero()
+        self.measured.net().at_least_zero()
     }
 
     /// The part of training.
@@ -86,9 +55,76 @@ impl Metered {
     pub fn eval(&self) -> Joules {
         self.spent() - self.train()
     }
+}
 
-    /// The frozen baseline in use.
-    pub fn baseline(&self) -> &Baseline {
-        &self.baseline
+impl Metered {
+    /// For a lease that was just taken.
+    ///
+    /// # Errors
+    /// When the agent cannot be asked.
+    pub fn start(
+        agent: Arc<dyn JouleAgent>,
+        lease: LeaseId,
+        reserved: Joules,
+    ) -> Result<Self, AgentError> {
+        Ok(Self {
+            newest: agent.progress(&lease)?,
+            agent,
+            lease,
+            train: Joules::ZERO,
+            eval: Joules::ZERO,
+            budget: Budget::of(reserved),
+        })
+    }
+
+    /// Books everything since the mark before to a phase.
+    ///
+    /// # Errors
+    /// When the agent cannot be asked.
+    pub fn mark(&mut self, phase: Phase) -> Result<(), AgentError> {
+        self.newest = self.agent.progress(&self.lease)?;
+        let since = self.newest.net_now() - self.train - self.eval;
+        match phase {
+            Phase::Train => self.train += since,
+            Phase::Eval => self.eval += since,
+        }
+        Ok(())
+    }
+
+    /// Net joules so far, until now: the time since the newest reading at its power.
+    pub fn spent(&self) -> Joules {
+        (self.train + self.eval).at_least_zero()
+    }
+
+    /// How far off that may be at the edges alone, one standard deviation.
+    pub fn edge_sigma(&self) -> Joules {
+        self.newest.measured.sigma.edge
+    }
+
+    /// Time between two updates of the slowest sensor, where keeping time with it would matter.
+    pub const fn sensor_period(&self) -> Duration {
+        self.newest.update_period
+    }
+
+    /// Gross power now.
+    pub const fn watts(&self) -> Watts {
+        self.newest.watts
+    }
+
+    /// Ends the measurement.
+    ///
+    /// # Errors
+    /// When the agent cannot be asked.
+    pub fn close(&mut self, phase: Phase) -> Result<Account, AgentError> {
+        let measured = self.agent.close(&self.lease)?;
+        let rest = measured.net() - self.train - self.eval;
+        if phase == Phase::Train {
+            self.train += rest;
+        }
+        Ok(Account {
+            measured,
+            train: self.train,
+            reserved_eval: self.budget.reserved_eval(),
+        })
     }
 }

@@ -3,6 +3,9 @@
 //! The engine emits events and never prints. What a crash leaves behind is put right by
 //! `recover` before anything else happens.
 
+mod agent;
+mod budget;
+mod cadence;
 mod check;
 mod error;
 mod event;
@@ -14,10 +17,13 @@ mod select;
 mod session;
 mod workspace;
 
+pub use agent::{local_agent, open_agent};
+pub use budget::Budget;
+pub use cadence::Cadence;
 pub use check::check_files;
 pub use error::EngineError;
 pub use event::{Event, Events};
-pub use metered::{Metered, Phase};
+pub use metered::{Account, Metered, Phase};
 pub use select::select_rows;
 pub use session::{EngineFailure, Session, TaskOutcome, holdout_root};
 pub use workspace::{Workspace, model_entry};

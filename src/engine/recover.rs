@@ -1,16 +1,51 @@
 //! After a crash: nothing that was decided is lost, nothing that was not measured is refunded.
 //!
-//! A run writes in this order: version folder, receipt, bucket, head. So after a crash an open
-//! lease tells which of the later steps are still to be done.
+//! A run writes in this order: the open lease's note, version folder, receipt, bucket, head; then
+//! it removes the note. So after a crash the note tells which of the later steps are to be done.
 
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use super::error::EngineError;
 use super::event::{Event, Events};
 use crate::clock::Timestamp;
-use crate::energy::{Bucket, Lease, Spend};
+use crate::energy::agent::{AgentError, JouleAgent};
+use crate::energy::{LeaseId, Refusal};
+use crate::files::{self, Access};
+use crate::project::Project;
 use crate::receipts::{Chain, Environment, Keyring, Kind, NodeKey, Receipt};
+use crate::task::TaskRun;
+use crate::units::Joules;
 use crate::versions::{Versions, newest_accepted};
+
+/// What is noted of a lease while its run is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OpenLease {
+    pub lease: LeaseId,
+    pub run: TaskRun,
+    pub reserved: Joules,
+}
+
+impl OpenLease {
+    /// Notes it, on disk before the lease is taken.
+    pub(super) fn write(&self, project: &Project) -> Result<(), EngineError> {
+        let text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        Ok(files::replace(&project.open_lease(), &text, Access::Usual)?)
+    }
+
+    /// It has come to its end.
+    pub(super) fn clear(project: &Project) -> Result<(), EngineError> {
+        Ok(files::remove(&project.open_lease())?)
+    }
+
+    fn read(project: &Project) -> Result<Option<Self>, EngineError> {
+        let bytes = files::read_if_there(&project.open_lease())?;
+        // It is written whole or not at all, by this program alone.
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+}
 
 /// Sets a torn last line aside; to be called before the chain is read.
 pub(super) fn torn_tail(path: &Path, keys: &Path, events: Events<'_>) -> Result<(), EngineError> {
@@ -24,18 +59,26 @@ pub(super) fn torn_tail(path: &Path, keys: &Path, events: Events<'_>) -> Result<
     Ok(())
 }
 
+/// What recovery works on.
+pub(super) struct Records<'a> {
+    pub project: &'a Project,
+    pub chain: &'a mut Chain,
+    pub agent: &'a dyn JouleAgent,
+    pub versions: &'a Versions,
+    pub key: &'a NodeKey,
+    pub env: &'a Environment,
+}
+
 /// Settles a lease whose process died, and moves the heads on to what was accepted.
 pub(super) fn leases_and_heads(
-    chain: &mut Chain,
-    bucket: &mut Bucket,
-    versions: &Versions,
-    key: &NodeKey,
-    env: &Environment,
+    records: &mut Records<'_>,
     events: Events<'_>,
 ) -> Result<(), EngineError> {
-    if let Some(lease) = bucket.lease().cloned() {
-        settle_dead_lease(chain, bucket, &lease, key, env, events)?;
+    if let Some(open) = OpenLease::read(records.project)? {
+        settle_dead_lease(records, &open, events)?;
+        OpenLease::clear(records.project)?;
     }
+    let (chain, versions) = (&*records.chain, records.versions);
     for pipeline in versions.pipelines(chain) {
         let Some(newest) = newest_accepted(chain, pipeline) else {
             continue;
@@ -54,53 +97,57 @@ pub(super) fn leases_and_heads(
 }
 
 fn settle_dead_lease(
-    chain: &mut Chain,
-    bucket: &mut Bucket,
-    lease: &Lease,
-    key: &NodeKey,
-    env: &Environment,
+    records: &mut Records<'_>,
+    open: &OpenLease,
     events: Events<'_>,
 ) -> Result<(), EngineError> {
-    let now = Timestamp::now();
-    let of_this_run = |receipt: &Receipt| receipt.task_id == lease.run.id;
-    let ended = chain
+    let of_this_run = |receipt: &Receipt| receipt.task_id == open.run.id;
+    let ended = records
+        .chain
         .entries()
         .iter()
         .map(|entry| &entry.receipt)
         .find(|receipt| of_this_run(receipt) && receipt.kind != Kind::Commit);
-    let measured = ended
-        .and_then(|receipt| Some((receipt.joules_spent?, receipt.energy.as_ref()?.joules_idle)));
-    if let Some((net, idle)) = measured {
-        bucket.settle(Spend { net, idle }, now)?;
-        return Ok(());
+    if let Some(measured) = ended.and_then(|receipt| receipt.joules_spent) {
+        return match records.agent.settle(&open.lease, Some(measured)) {
+            // An agent that no longer knows the lease has charged it.
+            Ok(_) | Err(AgentError::Refused(Refusal::NoLease(_))) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
     }
+    let charged = match records.agent.forfeit(&open.lease) {
+        Ok(closed) => closed.charged,
+        // It was noted and never taken.
+        Err(AgentError::Refused(Refusal::NoLease(_))) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
     if ended.is_none() {
-        let commit = chain
+        let now = Timestamp::now();
+        let commit = records
+            .chain
             .entries()
             .iter()
             .find(|entry| of_this_run(&entry.receipt));
         let mut receipt = commit.map_or_else(
-            || Receipt::about(Kind::Aborted, &lease.run, env, now),
+            || Receipt::about(Kind::Aborted, &open.run, records.env, now),
             |commit| Receipt {
                 commit_hash: Some(commit.hash),
                 ..commit.receipt.clone()
             },
         );
         receipt.kind = Kind::Aborted;
-        receipt.joules_forfeited = Some(lease.reserved);
+        receipt.joules_forfeited = Some(charged);
         receipt.timestamp = now;
         receipt.reason = format!(
-            "the process ended during the run; nobody measured its joules, so the lease of {} J is charged in full",
-            lease.reserved
+            "the process ended during the run; nobody measured all of its joules, so {charged} J are charged, the lease in full"
         );
-        let entry = chain.append(receipt, key)?.clone();
+        let entry = records.chain.append(receipt, records.key)?.clone();
         events(Event::Recorded(Box::new(entry)));
     }
-    bucket.recover()?;
     events(Event::Note(format!(
-        "an earlier run of {} ended without settling; its lease of {} was charged in full",
-        lease.run.name,
-        lease.reserved.human()
+        "an earlier run of {} ended without settling; {} were charged, its lease in full",
+        open.run.name,
+        charged.human()
     )));
     Ok(())
 }

@@ -7,28 +7,39 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::agent::open_agent;
 use super::error::EngineError;
 use super::event::{Event, Events};
 use super::lora::Prepared;
-use super::metered::{Metered, Phase};
-use super::recover;
+use super::metered::{Account, Metered, Phase};
+use super::recover::{self, OpenLease};
 use super::workspace::Workspace;
 use crate::analytics::{AnalyticsError, sync};
 use crate::clock::Timestamp;
 use crate::dataset::Dataset;
 use crate::digest::Digest;
-use crate::energy::{Baseline, Bucket, Lease, Meter, Spend, discover, processor_name};
+use crate::energy::agent::{About, AgentError, JouleAgent, Relearn};
+use crate::energy::{
+    Baseline, Calibration, FEWEST_UPDATES, IdleState, LeaseId, Provenance, Refusal, Take,
+    processor_name,
+};
 use crate::files::Lock;
 use crate::gate::merkle_root;
+use crate::id::new_id;
 use crate::learn::Compute;
 use crate::pipeline::{Task, Work};
-use crate::plan::{Decision, Plan, plan, short_reason, shortfall_at};
+use crate::plan::{Decision, Plan, plan, short_reason};
 use crate::project::Project;
-use crate::receipts::{Energy, Entry, Environment, Kind, NodeKey, Receipt, new_id};
+use crate::receipts::{
+    CalibrationRecord, Energy, Entry, Environment, Kind, NodeKey, Receipt, SigmaRecord,
+};
 use crate::settings::Settings;
 use crate::task::{TaskKind, TaskRun};
 use crate::units::{Eta, Joules};
 use crate::versions::Head;
+
+/// A lease whose process is gone is charged after this time, should nobody come back.
+const LEASE_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// How a task of a run ended.
 #[derive(Debug, Clone)]
@@ -65,12 +76,14 @@ pub struct Session {
     pub workspace: Workspace,
     /// The device.
     pub compute: Compute,
-    /// The joules.
-    pub bucket: Bucket,
+    /// Where the joules come from.
+    pub agent: Arc<dyn JouleAgent>,
     pub(super) key: NodeKey,
     pub(super) env: Environment,
-    meter: Arc<Meter>,
-    baseline: Arc<Baseline>,
+    about: About,
+    provenance: Provenance,
+    baseline: Baseline,
+    calibration: Option<CalibrationRecord>,
     _lock: Lock,
 }
 
@@ -98,36 +111,61 @@ impl Session {
         if let Some(threads) = settings.threads {
             compute = compute.with_threads(threads);
         }
-        let is_new = !workspace.project.bucket().exists();
-        let policy = settings.bucket;
-        let mut bucket = Bucket::open(&workspace.project.bucket(), policy, Timestamp::now())?;
+        let is_new = settings.agent_url.is_none() && !workspace.project.bucket().exists();
+        let opening_grant = settings.bucket.opening_grant;
+        let agent = open_agent(&workspace.project, settings)?;
         let env = environment(&compute);
         recover::leases_and_heads(
-            &mut workspace.chain,
-            &mut bucket,
-            &workspace.versions,
-            &key,
-            &env,
+            &mut recover::Records {
+                project: &workspace.project,
+                chain: &mut workspace.chain,
+                agent: &*agent,
+                versions: &workspace.versions,
+                key: &key,
+                env: &env,
+            },
             events,
         )?;
         workspace
             .cache
             .fetch(&workspace.entry, &mut |event| events(Event::Fetch(event)))?;
-        let meter = start_meter(&workspace, events)?;
-        let baseline = baseline(&workspace, &meter, events)?;
+        let about = agent.about()?;
+        let provenance = about.provenance.ok_or(AgentError::NoProbe)?;
+        events(Event::Meter {
+            probes: about
+                .probes
+                .iter()
+                .map(|probe| probe.name.clone())
+                .collect(),
+            provenance: provenance.as_str(),
+            missing: about.missing.clone(),
+        });
+        let state = idle_state(&compute);
+        let baseline = agent.baseline(state, Relearn::IfAbsent, &mut |learning| {
+            events(Event::LearningBaseline(learning));
+        })?;
+        // A receipt cites it, so it lies beside the chain wherever it was learned.
+        baseline.freeze(&workspace.project.baselines())?;
+        events(Event::Baseline {
+            watts: baseline.watts(),
+            label: baseline.label.as_str().into(),
+        });
+        let bucket = agent.bucket()?;
         events(Event::Bucket {
-            level: bucket.level(),
-            opening_grant: is_new.then_some(policy.opening_grant),
-            allowance: policy.allowance,
+            level: bucket.level_joules,
+            opening_grant: is_new.then_some(opening_grant),
+            allowance: bucket.allowance_watts,
         });
         Ok(Self {
+            calibration: calibration(&workspace, &about)?,
             workspace,
             compute,
-            bucket,
+            agent,
             key,
             env,
-            meter: Arc::new(meter),
-            baseline: Arc::new(baseline),
+            about,
+            provenance,
+            baseline,
             _lock: lock,
         })
     }
@@ -137,14 +175,14 @@ impl Session {
     /// # Errors
     /// When data cannot be read.
     pub fn plan(&self) -> Result<Plan, EngineError> {
+        let bucket = self.agent.bucket()?;
         let facts = self
             .workspace
-            .facts(self.bucket.level(), self.meter.provenance(), |gate| {
+            .facts(bucket.level_joules, Some(self.provenance), |gate| {
                 Some(self.holdout_root(gate))
             })?;
-        let now = Timestamp::now();
         Ok(plan(&self.workspace.pipeline, &facts, |level, joules| {
-            shortfall_at(&self.bucket, level, joules, now)
+            bucket.shortfall_at(level, joules)
         }))
     }
 
@@ -207,20 +245,34 @@ impl Session {
         };
         let run = self.task_run(task)?;
         let now = Timestamp::now();
-        let lease = Lease {
+        let lease: LeaseId = run.id.parse().map_err(EngineError::BadId)?;
+        OpenLease {
+            lease: lease.clone(),
             run: run.clone(),
             reserved: task.budget,
-            opened: now,
-        };
-        if let Err(short) = self.bucket.take(lease, now)? {
-            let reason = short_reason(task.budget, &short);
-            return self.record_undone(task, Kind::Deferred, reason, events);
+        }
+        .write(&self.workspace.project)?;
+        let taken = self.agent.take(&Take {
+            id: lease.clone(),
+            joules: task.budget,
+            purpose: format!("{}/{}", run.pipeline, run.name),
+            ttl: LEASE_TTL,
+        });
+        match taken {
+            Ok(_) => {}
+            Err(AgentError::Refused(Refusal::Short(short))) => {
+                OpenLease::clear(&self.workspace.project)?;
+                let reason = short_reason(task.budget, &short);
+                return self.record_undone(task, Kind::Deferred, reason, events);
+            }
+            // Whether it was taken is known at the next start.
+            Err(error) => return Err(error.into()),
         }
         events(Event::TaskStarted {
             task: task.name.value.clone(),
             reserved: task.budget,
         });
-        let mut metered = Metered::start(Arc::clone(&self.meter), Arc::clone(&self.baseline));
+        let mut metered = Metered::start(Arc::clone(&self.agent), lease.clone(), task.budget)?;
         let mut receipt = Receipt::about(Kind::Decision, &run, &self.env, now);
         // A backend reports lost devices and missing memory by panicking; the joules are gone
         // all the same and belong on record.
@@ -237,14 +289,22 @@ impl Session {
             _ => self.index(task, &mut receipt, &mut metered, stop, events),
         }));
         let result = caught.unwrap_or_else(|panic| Err(EngineError::Backend(panic_text(&*panic))));
-        metered.mark(Phase::Eval);
+        let phase = match task.work {
+            Work::Index => Phase::Train,
+            Work::Lora(..) => Phase::Eval,
+        };
+        let account = metered.close(phase);
         if let Err(error) = &result {
             receipt.kind = Kind::Aborted;
             receipt.accepted = false;
             receipt.new_model_hash = None;
             receipt.reason = error.to_string();
         }
-        let recorded = self.settle(receipt, &metered, task.budget, events);
+        let recorded = match account {
+            Ok(account) => self.settle(receipt, &lease, &account, task.budget, events),
+            // Nobody knows the joules; the next start charges the lease and writes the receipt.
+            Err(error) => Err(error.into()),
+        };
         match (result, recorded) {
             (Ok(after), Ok(entry)) => {
                 if let Some(head) = after.head {
@@ -268,51 +328,57 @@ impl Session {
     fn settle(
         &mut self,
         mut receipt: Receipt,
-        metered: &Metered,
+        lease: &LeaseId,
+        account: &Account,
         reserved: Joules,
         events: Events<'_>,
     ) -> Result<Entry, EngineError> {
-        let spent = metered.spent();
-        let spend = Spend {
-            net: spent,
-            idle: metered.idle,
-        };
-        let provenance = self.meter.provenance().ok_or(EngineError::NoProbe)?;
-        let sigma = metered
-            .baseline()
-            .net_sigma(spent.as_f64(), metered.time, provenance);
-        let sigma = Joules::from_f64(sigma).unwrap_or_default();
+        let (spent, measured) = (account.spent(), &account.measured);
+        let sigma = measured.sigma.total();
         let probes: Vec<&str> = self
-            .meter
-            .probes()
+            .about
+            .probes
             .iter()
             .map(|probe| probe.id.as_str())
             .collect();
         receipt.joules_spent = Some(spent);
-        receipt.joules_train = Some(metered.train());
-        receipt.joules_eval = Some(metered.eval());
+        receipt.joules_train = Some(account.train());
+        receipt.joules_eval = Some(account.eval());
         receipt.eta = receipt.delta.and_then(|delta| Eta::of(delta, spent));
         receipt.eta_lower = receipt
             .delta_lower
             .and_then(|delta| Eta::of(delta, spent + sigma + sigma));
         receipt.energy = Some(Energy {
             meter: probes.join("+"),
-            provenance: provenance.as_str().into(),
+            provenance: self.provenance.as_str().into(),
             joules_sigma: sigma,
-            joules_gross: metered.gross,
-            joules_idle: metered.idle,
+            sigma: Some(SigmaRecord {
+                edge: measured.sigma.edge,
+                baseline: measured.sigma.baseline,
+                gain: measured.sigma.gain,
+                gap: measured.sigma.gap,
+            }),
+            joules_gross: measured.gross,
+            joules_idle: measured.idle,
             joules_reserved: reserved,
-            bucket_joules: self.bucket.level() + reserved - spent,
-            baseline_hash: metered.baseline().hash(),
-            baseline_label: metered.baseline().label.clone(),
-            duration_ms: metered.time.as_millis() as u64,
-            unmeasured_ms: metered.unmeasured.as_millis() as u64,
+            joules_reserved_eval: account.reserved_eval,
+            joules_overshoot: Some((spent - reserved).at_least_zero()),
+            bucket_joules: self.agent.bucket()?.level_joules + reserved - spent,
+            baseline_hash: self.baseline.hash(),
+            baseline_label: self.baseline.label.as_str().into(),
+            baseline_state: Some(self.baseline.state.as_str().into()),
+            calibration: self.calibration.clone(),
+            duration_ms: measured.time.as_millis() as u64,
+            unmeasured_ms: measured.unmeasured.as_millis() as u64,
+            updates: Some(measured.updates),
+            caution: (measured.updates < FEWEST_UPDATES).then(|| "too-short".into()),
         });
         receipt.timestamp = Timestamp::now();
         let recorded = self.append(receipt, events);
         // The lease is settled even when the receipt could not be written: what was measured is
         // charged, never forfeited.
-        self.bucket.settle(spend, Timestamp::now())?;
+        self.agent.settle(lease, Some(spent))?;
+        OpenLease::clear(&self.workspace.project)?;
         recorded
     }
 
@@ -396,51 +462,28 @@ fn is_done(outcome: &TaskOutcome) -> bool {
     }
 }
 
-fn start_meter(workspace: &Workspace, events: Events<'_>) -> Result<Meter, EngineError> {
-    let discovery = discover(&workspace.settings.sources);
-    let meter = Meter::start(discovery.probes);
-    let provenance = meter.provenance().ok_or(EngineError::NoProbe)?;
-    events(Event::Meter {
-        probes: meter
-            .probes()
-            .iter()
-            .map(|probe| probe.name.clone())
-            .collect(),
-        provenance: provenance.as_str(),
-        missing: discovery.missing,
-    });
-    Ok(meter)
+/// An open accelerator raises idle power: it has a baseline of its own.
+fn idle_state(compute: &Compute) -> IdleState {
+    if compute.backend == "burn-flex" {
+        IdleState::Bare
+    } else {
+        IdleState::Armed
+    }
 }
 
-fn baseline(
+fn calibration(
     workspace: &Workspace,
-    meter: &Meter,
-    events: Events<'_>,
-) -> Result<Baseline, EngineError> {
-    let folder = workspace.project.baselines();
-    let baseline = match Baseline::newest(&folder, meter)? {
-        Some(baseline) => baseline,
-        None => {
-            let seconds = workspace.settings.baseline_seconds;
-            events(Event::LearningBaseline(seconds));
-            let time = Duration::from_secs_f64(seconds);
-            let baseline = Baseline::learn(meter, time, Timestamp::now())?;
-            baseline.freeze(&folder)?;
-            baseline
-        }
-    };
-    if baseline.was_busy() {
-        events(Event::Note(
-            "the machine was busy while the baseline was learned, so nothing is taken off the joules; \
-             run `cryo meter --relearn` while it is idle"
-                .into(),
-        ));
-    }
-    events(Event::Baseline {
-        watts: baseline.watts(),
-        label: baseline.label.clone(),
-    });
-    Ok(baseline)
+    about: &About,
+) -> Result<Option<CalibrationRecord>, EngineError> {
+    let probes: Vec<String> = about.probes.iter().map(|probe| probe.id.clone()).collect();
+    let newest = Calibration::newest(&workspace.project.calibrations(), &probes)?;
+    let places = |value: f64| format!("{value:.6}");
+    Ok(newest.map(|fit| CalibrationRecord {
+        hash: fit.hash(),
+        gain: places(fit.gain),
+        gain_low: places(fit.gain_low),
+        gain_high: places(fit.gain_high),
+    }))
 }
 
 fn environment(compute: &Compute) -> Environment {

@@ -58,6 +58,9 @@ pub enum DeviceError {
         /// Cards that were found.
         found: usize,
     },
+    /// No thread to work on.
+    #[error("the operating system gives no thread: {0}")]
+    NoThread(String),
 }
 
 impl DeviceError {
@@ -68,6 +71,7 @@ impl DeviceError {
                 "build with `--features cuda` (README, CUDA), or set device = \"cpu\""
             }
             Self::NoCard { .. } => "check `nvidia-smi`, or set device = \"auto\"",
+            Self::NoThread(_) => "raise the limit of processes (ulimit -u)",
         }
     }
 }

@@ -8,9 +8,11 @@ mod device;
 mod embed;
 mod evaluate;
 mod parallel;
+mod stress;
 mod train;
 
 pub use device::{Compute, DeviceChoice, DeviceError};
 pub use embed::Embedding;
 pub use evaluate::{Evaluation, Outcome};
+pub use stress::Stress;
 pub use train::{Example, StepReport, TrainSettings, Trainer};

@@ -237,24 +237,72 @@ pub struct Energy {
     pub meter: String,
     /// The weakest provenance among them.
     pub provenance: String,
-    /// One standard deviation of `joules_spent`.
+    /// One standard deviation of `joules_spent`: the root of the squares of its parts.
     pub joules_sigma: Joules,
+    /// Its parts; receipts of version 0.1 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sigma: Option<SigmaRecord>,
     /// Measured gross energy over the lease.
     pub joules_gross: Joules,
     /// Baseline power times time, taken off the gross.
     pub joules_idle: Joules,
     /// The lease: what was taken from the bucket before the start.
     pub joules_reserved: Joules,
+    /// What of the lease was kept back for the evaluation while training went on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joules_reserved_eval: Option<Joules>,
+    /// What was spent beyond the lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joules_overshoot: Option<Joules>,
     /// Bucket level after settling.
     pub bucket_joules: Joules,
     /// Content hash of the frozen baseline.
     pub baseline_hash: Digest,
-    /// `short` for one learned in seconds.
+    /// `full`, `short` for one learned in seconds, `configured` for one that a person stated.
     pub baseline_label: String,
+    /// `bare`, or `armed` with an open CUDA context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_state: Option<String>,
+    /// The newest fit against a wall meter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationRecord>,
     /// Time under lease.
     pub duration_ms: u64,
     /// Part of it in which no probe could be read.
     pub unmeasured_ms: u64,
+    /// New values of the slowest sensor; fewer than 60 are no measurement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates: Option<u64>,
+    /// `too-short` where there were fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caution: Option<String>,
+}
+
+/// The parts of an uncertainty, one standard deviation each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SigmaRecord {
+    /// Start and end lie between two updates of a sensor.
+    pub edge: Joules,
+    /// The baseline's standard error, over the time.
+    pub baseline: Joules,
+    /// The sensors' own error.
+    pub gain: Joules,
+    /// Time in which a probe could not be read.
+    pub gap: Joules,
+}
+
+/// A fit of our probes against a wall meter. It is cited, never applied: `joules_spent` stays
+/// what the probes counted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationRecord {
+    /// Content hash of the fit.
+    pub hash: Digest,
+    /// Wall joules for each joule of the probes.
+    pub gain: String,
+    /// Lower end of its 95 % interval.
+    pub gain_low: String,
+    /// Upper end.
+    pub gain_high: String,
 }
 
 /// The gate's numbers; `docs/receipt-format.md` says how each is computed.
@@ -354,36 +402,4 @@ pub struct Environment {
     pub device: String,
     /// Number format of the arithmetic.
     pub precision: String,
-}
-
-/// A new identifier that sorts by time: 48 bits of milliseconds, 80 random bits, in Crockford's
-/// base 32 (the ULID format).
-///
-/// # Errors
-/// When the operating system gives no randomness.
-pub fn new_id(now: Timestamp) -> Result<String, getrandom::Error> {
-    const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-    let mut random = [0; 10];
-    getrandom::fill(&mut random)?;
-    let time = u128::from(now.millis().unsigned_abs() & 0xFFFF_FFFF_FFFF);
-    let bits = random
-        .iter()
-        .fold(time, |bits, &byte| bits << 8 | u128::from(byte));
-    let digit = |at: u32| char::from(ALPHABET[(bits >> (5 * at) & 31) as usize]);
-    Ok((0..26).rev().map(digit).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_sort_by_time_and_differ() {
-        let early = new_id(Timestamp::from_millis(1_469_918_176_385)).unwrap();
-        let late = new_id(Timestamp::from_millis(1_469_918_176_386)).unwrap();
-        // The time part is the example of the ULID specification.
-        assert!(early.starts_with("01ARYZ6S41"), "{early}");
-        assert_eq!(early.len(), 26);
-        assert!(early < late);
-    }
 }

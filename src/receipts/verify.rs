@@ -154,6 +154,19 @@ fn arithmetic(receipt: &Receipt) -> Result<(), String> {
     if let (Some(spent), Some(energy)) = (receipt.joules_spent, &receipt.energy) {
         let net = (energy.joules_gross - energy.joules_idle).at_least_zero();
         claim("joules_spent", spent.to_string(), net.to_string())?;
+        if let Some(said) = energy.joules_overshoot {
+            let over = (spent - energy.joules_reserved).at_least_zero();
+            claim("joules_overshoot", said.to_string(), over.to_string())?;
+        }
+        if let Some(sigma) = &energy.sigma {
+            let parts = [sigma.edge, sigma.baseline, sigma.gain, sigma.gap];
+            let squares: f64 = parts.iter().map(|part| part.as_f64().powi(2)).sum();
+            let (said, root) = (energy.joules_sigma.as_f64(), squares.sqrt());
+            // A float's root differs in its last digit from machine to machine.
+            if (root - said).abs() > 2e-6 {
+                return Err(format!("joules_sigma is {said}, its parts give {root:.6}"));
+            }
+        }
     }
     if let (Some(delta), Some(base), Some(new)) =
         (receipt.delta, receipt.base_loss, receipt.new_loss)

@@ -1,13 +1,14 @@
 //! A small project in a temporary folder: a two-layer model, data that can be learned in a
 //! blink, and the real binary.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use cryoflux::clock::Timestamp;
 use cryoflux::digest::Digest;
-use cryoflux::energy::{Baseline, Idle};
+use cryoflux::energy::{Baseline, Idle, IdleState, Label};
 use cryoflux::units::Watts;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -82,6 +83,8 @@ impl Lab {
                 [meter]
                 baseline_seconds = 1
                 powercap = "no-sensors-here"
+                perf = "no-counters-here"
+                hwmon = "no-monitors-here"
                 nvml_library = "no-driver-here"
                 [models.tiny]
                 sources = ["{}"]
@@ -92,19 +95,7 @@ impl Lab {
             ),
         );
         // Tests run beside each other: a baseline learned among them would be their work.
-        Baseline {
-            idle: vec![Idle {
-                probe: "cpu-model".into(),
-                watts: Watts(0.0),
-                sigma_watts: Watts(0.1),
-            }],
-            state: "bare".into(),
-            label: "short".into(),
-            blocks: 12,
-            learned: Timestamp::from_millis(0),
-        }
-        .freeze(&lab.path(".cryo/baselines"))
-        .unwrap();
+        lab.freeze(&["cpu-model"]);
         lab.write("data/train.csv", &rows(1500, 0));
         lab.write("data/gate.csv", &rows(400, 100_000));
         lab.write(
@@ -138,6 +129,27 @@ max_tokens = 32
 "#,
         );
         lab
+    }
+
+    /// A baseline that takes nothing off these probes.
+    pub fn freeze(&self, probes: &[&str]) {
+        let idle = |probe: &&str| Idle {
+            probe: (*probe).into(),
+            watts: Watts(0.0),
+            sigma_watts: Watts(0.1),
+            spread_watts: Watts(0.5),
+        };
+        Baseline {
+            idle: probes.iter().map(idle).collect(),
+            state: IdleState::Bare,
+            label: Label::Short,
+            block_ms: 250,
+            blocks: 12,
+            facts: BTreeMap::new(),
+            learned: Timestamp::from_millis(0),
+        }
+        .freeze(&self.path(".cryo/baselines"))
+        .unwrap();
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -199,7 +211,7 @@ max_tokens = 32
     pub fn holds(&self) -> f64 {
         let bucket = self.cryo(&["bucket", "--json"]).expect(0).json();
         let number = |value: &Value| value.as_str().map_or(0.0, |text| text.parse().unwrap());
-        number(&bucket["level_joules"]) + number(&bucket["lease"]["reserved"])
+        number(&bucket["level_joules"]) + number(&bucket["reserved_joules"])
     }
 
     pub fn history(&self) -> Vec<Value> {

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const LAYERS: [(&str, u8); 21] = [
+const LAYERS: [(&str, u8); 22] = [
     ("units", 0),
     ("digest", 0),
     ("clock", 0),
     ("files", 0),
+    ("id", 0),
     ("task", 0),
     ("pipeline", 1),
     ("energy", 1),

@@ -6,14 +6,17 @@
     missing_docs
 )]
 
+mod accuracy;
 mod apply;
 mod bad_input;
 mod chain;
 mod crash;
+mod group_model;
 mod hub;
 mod lab;
 mod layers;
 mod learner;
 mod meter;
+mod nvml;
 mod pipelines;
 mod reference;

@@ -1,6 +1,7 @@
 //! `cryo meter` over a fake driver library and fake powercap files.
 
 use std::fs;
+use std::io::Write;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,6 +47,8 @@ fn a_board_is_read_by_its_counter_else_by_its_power() {
 #[test]
 fn what_a_board_uses_is_on_record_with_the_weakest_provenance() {
     let lab = with_fake_board();
+    // The machine is at work here, so its idle power is stated.
+    lab.edit("cryo.toml", "baseline_seconds = 1", "idle_watts = 120.0");
     lab.apply().expect(0);
     let receipts = lab.history();
     let energy = &receipts[2]["energy"];
@@ -72,7 +75,7 @@ fn packages_are_read_from_powercap() {
     fs::create_dir_all(&zone).unwrap();
     fs::write(zone.join("name"), "package-0\n").unwrap();
     fs::write(zone.join("max_energy_range_uj"), "262143328850\n").unwrap();
-    fs::write(zone.join("energy_uj"), "1000000\n").unwrap();
+    fs::write(zone.join("energy_uj"), "000001000000\n").unwrap();
     lab.edit(
         "cryo.toml",
         "\"no-sensors-here\"",
@@ -83,9 +86,12 @@ fn packages_are_read_from_powercap() {
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(2600) {
         let microjoules = 1_000_000 + (start.elapsed().as_secs_f64() * 40e6) as u64;
-        let next = lab.path("next");
-        fs::write(&next, format!("{microjoules}\n")).unwrap();
-        fs::rename(&next, zone.join("energy_uj")).unwrap();
+        // In place and always as long, since the kernel's file has no moments in between.
+        fs::OpenOptions::new()
+            .write(true)
+            .open(zone.join("energy_uj"))
+            .and_then(|mut file| file.write_all(format!("{microjoules:012}\n").as_bytes()))
+            .unwrap();
         thread::sleep(Duration::from_millis(5));
     }
     let found = crate::lab::ran(child.wait_with_output().unwrap())

@@ -1,4 +1,4 @@
-//! `cryo bucket show | grant`
+//! `cryo bucket show | grant | history`
 
 use serde_json::json;
 
@@ -7,57 +7,188 @@ use crate::cli::args::BucketCommand;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::clock::Timestamp;
-use crate::energy::Bucket;
-use crate::files::Lock;
+use crate::energy::agent::{BucketView, JouleAgent};
+use crate::energy::{Bucket, BucketEvent, Ledger, Record};
+use crate::engine::{EngineError, open_agent};
 use crate::units::Joules;
 
 pub fn run(context: &Context<'_>, command: Option<&BucketCommand>) -> Result<Exit, CliError> {
-    let now = Timestamp::now();
-    let path = context.project.bucket();
-    if let Some(BucketCommand::Grant { joules }) = command {
-        let wanted = Joules::from_f64(*joules)
-            .filter(|joules| *joules > Joules::ZERO)
-            .ok_or_else(|| {
-                CliError::invalid(format!("{joules} is not an amount of joules above zero"))
-            })?;
-        let _lock = Lock::acquire(&context.project.lock())?;
-        let mut bucket = Bucket::open(&path, context.settings.bucket, now)?;
-        let added = bucket.grant(wanted, now)?;
-        if added < wanted {
-            context.output.note(format!(
-                "note: {} fitted; the bucket never holds more than {}",
-                added.human(),
-                bucket.policy().cap.human()
-            ));
+    match command {
+        Some(BucketCommand::History { limit }) => history(context, *limit),
+        Some(BucketCommand::Grant { joules }) => {
+            let view = grant(context, *joules)?;
+            show(context, &view);
+            Ok(Exit::Done)
+        }
+        Some(BucketCommand::Show) | None => {
+            let view = match remote(context)? {
+                Some(agent) => agent.bucket().map_err(EngineError::from)?,
+                None => peek(context)?,
+            };
+            show(context, &view);
+            Ok(Exit::Done)
         }
     }
-    let bucket = Bucket::open(&path, context.settings.bucket, now)?;
-    let (accounts, policy) = (bucket.accounts(), bucket.policy());
-    context.output.json(&json!({
-        "level_joules": bucket.level(),
-        "cap_joules": policy.cap,
-        "allowance_watts": policy.allowance,
-        "accounts": accounts,
-        "lease": bucket.lease(),
-    }));
-    if context.output.is_json() {
-        return Ok(Exit::Done);
+}
+
+fn remote(context: &Context<'_>) -> Result<Option<std::sync::Arc<dyn JouleAgent>>, CliError> {
+    let settings = &context.settings;
+    let agent = settings
+        .agent_url
+        .as_ref()
+        .map(|_| open_agent(&context.project, settings));
+    Ok(agent.transpose()?)
+}
+
+/// The bucket as it is, or as it will be opened; nothing is written or locked.
+fn peek(context: &Context<'_>) -> Result<BucketView, CliError> {
+    let now = Timestamp::now();
+    let policy = context.settings.bucket;
+    let ledger = Bucket::peek(&context.project.bucket(), policy)?;
+    let ledger = ledger.unwrap_or_else(|| Ledger::opened(policy, now));
+    Ok(BucketView::of(&ledger, now))
+}
+
+fn grant(context: &Context<'_>, joules: f64) -> Result<BucketView, CliError> {
+    let wanted = Joules::from_f64(joules)
+        .filter(|joules| *joules > Joules::ZERO)
+        .ok_or_else(|| {
+            CliError::invalid(format!("{joules} is not an amount of joules above zero"))
+        })?;
+    let (added, view) = match remote(context)? {
+        Some(agent) => {
+            let added = agent.grant(wanted).map_err(EngineError::from)?;
+            (added, agent.bucket().map_err(EngineError::from)?)
+        }
+        None => {
+            let policy = context.settings.bucket;
+            let bucket = Bucket::open(&context.project.bucket(), policy, Timestamp::now())?;
+            let added = bucket.grant(wanted)?;
+            let now = bucket.now();
+            (added, bucket.look(|ledger| BucketView::of(ledger, now)))
+        }
+    };
+    if added < wanted {
+        context.output.note(format!(
+            "note: {} fitted; the bucket never holds more than {}",
+            added.human(),
+            view.cap_joules.human()
+        ));
     }
-    let say = |name: &str, text: String| context.output.say(format!("{name:<10} {text}"));
+    Ok(view)
+}
+
+fn show(context: &Context<'_>, view: &BucketView) {
+    let output = context.output;
+    output.json(&serde_json::to_value(view).unwrap_or_default());
+    if output.is_json() {
+        return;
+    }
+    let accounts = &view.accounts;
+    let say = |name: &str, text: String| output.say(format!("{name:<10} {text}"));
     say(
         "level",
-        format!("{} of {}", bucket.level().human(), policy.cap.human()),
+        format!(
+            "{} of {}",
+            view.level_joules.human(),
+            view.cap_joules.human()
+        ),
     );
-    say("allowance", policy.allowance.to_string());
-    say("granted", accounts.granted.human());
-    say("credited", accounts.credited.human());
-    say("charged", accounts.charged.human());
-    say("forfeited", accounts.forfeited.human());
-    if let Some(lease) = bucket.lease() {
+    say("allowance", view.allowance_watts.to_string());
+    for (name, joules, what) in [
+        (
+            "granted",
+            accounts.granted,
+            "by hand, at the opening, by the allowance",
+        ),
+        (
+            "credited",
+            accounts.credited,
+            "from other work on this machine",
+        ),
+        ("charged", accounts.charged, "settled leases"),
+        (
+            "forfeited",
+            accounts.forfeited,
+            "leases that nobody settled",
+        ),
+    ] {
+        say(name, format!("{:<10} {what}", joules.human()));
+    }
+    if accounts.gross > Joules::ZERO {
+        say("metered", accounts.gross.human());
+        for (name, joules, what) in [
+            ("  idle", accounts.idle, "baseline"),
+            ("  own", accounts.own, "above it, while cryo worked"),
+            ("  credited", accounts.credited, "above it, other work"),
+            (
+                "  withheld",
+                accounts.withheld,
+                "noise, and what did not fit",
+            ),
+        ] {
+            say(name, format!("{:<10} {what}", joules.human()));
+        }
+    }
+    for lease in &view.leases {
         say(
             "lease",
-            format!("{} for {}", lease.reserved.human(), lease.run.name),
+            format!("{} for {}", lease.reserved_j.human(), lease.purpose),
         );
     }
+}
+
+fn history(context: &Context<'_>, limit: usize) -> Result<Exit, CliError> {
+    if context.settings.agent_url.is_some() {
+        return Err(CliError::invalid(
+            "the history lies with the agent; run `cryo bucket history` in its project folder",
+        ));
+    }
+    let mut records = Bucket::history(&context.project.bucket())?;
+    records.reverse();
+    let is_news = |record: &&Record| {
+        let is_flow = matches!(
+            record.event,
+            BucketEvent::Checkpoint(_) | BucketEvent::Flowed(_)
+        );
+        let is_credit =
+            matches!(&record.event, BucketEvent::Flowed(flow) if flow.credited > Joules::ZERO);
+        !is_flow || is_credit || record.allowance > Joules::ZERO
+    };
+    let shown: Vec<&Record> = records.iter().filter(is_news).take(limit).collect();
+    let output = context.output;
+    output.json(&json!(shown));
+    let rows = shown.iter().map(|record| {
+        let (what, joules, whom) = words(&record.event);
+        let allowance = (record.allowance > Joules::ZERO).then(|| record.allowance.human());
+        vec![
+            record.seq.to_string(),
+            record.at.human(),
+            what.to_owned(),
+            joules.human(),
+            allowance.map_or_else(String::new, |joules| format!("+ {joules} allowance")),
+            whom,
+        ]
+    });
+    output.table(
+        &["seq", "when", "what", "joules", "since before", "whom"],
+        rows.collect(),
+    );
     Ok(Exit::Done)
+}
+
+fn words(event: &BucketEvent) -> (&'static str, Joules, String) {
+    match event {
+        BucketEvent::Checkpoint(_) => ("checkpoint", Joules::ZERO, String::new()),
+        BucketEvent::Opened { joules } => ("opened", *joules, String::new()),
+        BucketEvent::Granted { joules } => ("granted", *joules, String::new()),
+        BucketEvent::Taken(lease) => (
+            "taken",
+            lease.reserved,
+            format!("{} {}", lease.id, lease.purpose),
+        ),
+        BucketEvent::Settled { id, charged } => ("settled", *charged, id.to_string()),
+        BucketEvent::Forfeited { id, charged } => ("forfeited", *charged, id.to_string()),
+        BucketEvent::Flowed(flow) => ("credited", flow.credited, String::new()),
+    }
 }

@@ -1,5 +1,6 @@
 //! One file per subcommand, under the names that the help shows.
 
+pub mod agent;
 pub mod apply;
 pub mod bucket;
 pub mod export;
@@ -11,11 +12,13 @@ pub mod predict;
 pub mod search;
 pub mod show;
 pub mod sql;
+pub mod stress;
 pub mod validate;
 pub mod verify;
 pub mod versions;
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::args::Pick;
 use super::error::CliError;
@@ -57,6 +60,17 @@ impl<'a> Context<'a> {
     pub fn chain(&self) -> Result<Chain, CliError> {
         let keyring = Keyring::load(&self.project.keys())?;
         Ok(Chain::read(&self.project.receipts(), &keyring)?)
+    }
+
+    /// Refuses a time that makes no sense.
+    pub fn check_seconds(seconds: f64, least: f64) -> Result<Duration, CliError> {
+        if (least..=86_400.0).contains(&seconds) {
+            Ok(Duration::from_secs_f64(seconds))
+        } else {
+            Err(CliError::invalid(format!(
+                "--seconds must be from {least} to 86400, this is {seconds}"
+            )))
+        }
     }
 
     /// The device of the settings.

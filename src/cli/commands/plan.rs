@@ -1,32 +1,28 @@
 //! `cryo plan`
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::cost;
 use crate::clock::Timestamp;
-use crate::energy::{Bucket, discover};
-use crate::engine::{Workspace, holdout_root};
-use crate::plan::{plan, shortfall_at};
+use crate::energy::agent::BucketView;
+use crate::energy::{Bucket, Clock, Ledger, Provenance, SystemClock, discover};
+use crate::engine::{EngineError, Workspace, holdout_root, open_agent};
+use crate::plan::plan;
 use crate::receipts::NodeKey;
 
 pub fn run(context: &Context<'_>, pipeline: &Path) -> Result<Exit, CliError> {
     let workspace = Workspace::open(context.project.clone(), context.settings.clone(), pipeline)?;
-    let now = Timestamp::now();
-    let bucket = Bucket::open(&context.project.bucket(), context.settings.bucket, now)?;
-    let provenance = discover(&context.settings.sources)
-        .probes
-        .iter()
-        .map(|probe| probe.info().provenance)
-        .min();
+    let (bucket, provenance) = look(context)?;
     let key = NodeKey::load(&context.project.private_key())?;
-    let facts = workspace.facts(bucket.level(), provenance, |gate| {
+    let facts = workspace.facts(bucket.level_joules, provenance, |gate| {
         key.as_ref().map(|key| holdout_root(key, gate))
     })?;
     let plan = plan(&workspace.pipeline, &facts, |level, joules| {
-        shortfall_at(&bucket, level, joules, now)
+        bucket.shortfall_at(level, joules)
     });
     let output = context.output;
     output.json(&serde_json::to_value(&plan).unwrap_or_default());
@@ -60,4 +56,25 @@ pub fn run(context: &Context<'_>, pipeline: &Path) -> Result<Exit, CliError> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// What there is to spend and how well it would be measured, without changing anything: a bucket
+/// that is not there yet is shown as it will be.
+fn look(context: &Context<'_>) -> Result<(BucketView, Option<Provenance>), CliError> {
+    let settings = &context.settings;
+    if settings.agent_url.is_some() {
+        let agent = open_agent(&context.project, settings)?;
+        let provenance = agent.about().map_err(EngineError::from)?.provenance;
+        return Ok((agent.bucket().map_err(EngineError::from)?, provenance));
+    }
+    let now = Timestamp::now();
+    let policy = settings.bucket;
+    let ledger = match Bucket::peek(&context.project.bucket(), policy)? {
+        Some(ledger) => ledger,
+        None => Ledger::opened(policy, now),
+    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let found = discover(&settings.sources, &clock).map_err(EngineError::from)?;
+    let provenances = found.probes.iter().map(|probe| probe.info().provenance);
+    Ok((BucketView::of(&ledger, now), provenances.min()))
 }

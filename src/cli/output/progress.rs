@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::Output;
+use crate::energy::Learning;
 use crate::engine::Event;
 use crate::model::fetch::FetchEvent;
 use crate::plan::Plan;
@@ -51,22 +52,14 @@ impl<'a> Progress<'a> {
                 missing,
             } => {
                 self.line(format!("meter     {} ({provenance})", probes.join(", ")));
-                for missing in missing {
-                    let fix = missing
-                        .fix
+                for (name, cause, fix) in missing {
+                    let fix = fix
                         .map(|fix| format!("; to use it: {fix}"))
                         .unwrap_or_default();
-                    self.note(format!(
-                        "          no {}: {}{fix}",
-                        missing.name, missing.cause
-                    ));
+                    self.note(format!("          no {name}: {cause}{fix}"));
                 }
             }
-            Event::LearningBaseline(seconds) => {
-                self.note(format!(
-                    "          learning the idle baseline for {seconds:.0} s"
-                ));
-            }
+            Event::LearningBaseline(learning) => self.learning(learning),
             Event::Baseline { watts, label } => {
                 self.line(format!("baseline  {watts} idle ({label}, frozen)"));
             }
@@ -110,6 +103,15 @@ impl<'a> Progress<'a> {
                 self.advance(done, format!("{loss}{}  {watts}", joules.human()));
             }
             Event::Recorded(entry) => self.recorded(&entry),
+        }
+    }
+
+    fn learning(&mut self, learning: Learning) {
+        match learning {
+            Learning::Settling => self.note("          waiting for the power to settle"),
+            Learning::Watching { done: 1, of } => self.begin("learning idle power", of),
+            Learning::Watching { done, .. } => self.advance(done, String::new()),
+            Learning::Again(cause) => self.note(format!("          trying again: {cause}")),
         }
     }
 

@@ -1,10 +1,11 @@
 //! The model of last resort: utilisation times thermal design power. Modelled, never measured.
 
-use std::time::Instant;
+use std::thread;
+use std::time::Duration;
 
 use sysinfo::System;
 
-use super::probe::{Probe, ProbeError, ProbeInfo, Provenance, Reading, Scope, Value};
+use super::super::probe::{Probe, ProbeError, ProbeInfo, Provenance, Scope, Value};
 use crate::units::Watts;
 
 /// Assumed when the settings name no TDP: a common desktop processor.
@@ -25,6 +26,9 @@ impl CpuModel {
     pub fn new(tdp: Watts) -> Result<Self, String> {
         let mut system = System::new().map_err(|error| error.to_string())?;
         system.refresh_cpu_usage();
+        // Utilisation is the difference of two looks, and the first would be that since boot.
+        thread::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL);
+        system.refresh_cpu_usage();
         Ok(Self {
             system,
             tdp,
@@ -34,6 +38,7 @@ impl CpuModel {
                 scope: Scope::Cpu,
                 provenance: Provenance::Modelled,
                 max_watts: tdp,
+                window: Duration::ZERO,
             },
         })
     }
@@ -44,13 +49,10 @@ impl Probe for CpuModel {
         &self.info
     }
 
-    fn read(&mut self) -> Result<Reading, ProbeError> {
+    fn read(&mut self) -> Result<Value, ProbeError> {
         self.system.refresh_cpu_usage();
         let share = f64::from(self.system.global_cpu_usage()) / 100.0;
-        Ok(Reading {
-            at: Instant::now(),
-            value: Value::MeanPower(Watts(self.tdp.0 * share.clamp(0.0, 1.0))),
-        })
+        Ok(Value::MeanPower(Watts(self.tdp.0 * share.clamp(0.0, 1.0))))
     }
 }
 

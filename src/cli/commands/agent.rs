@@ -1,0 +1,54 @@
+//! `cryo agent`
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::energy::agent::server::{Listen, Token, read_token, serve};
+use crate::engine::{EngineError, local_agent};
+use crate::settings::listen_at;
+
+pub fn run(context: &Context<'_>, listen: Option<&str>) -> Result<Exit, CliError> {
+    let (settings, output) = (&context.settings, context.output);
+    let listen = match listen {
+        Some(text) => {
+            listen_at(text).map_err(|what| CliError::invalid(format!("--listen {what}")))?
+        }
+        None => settings.listen.clone(),
+    };
+    let token = settings
+        .token_file
+        .as_deref()
+        .map(|path| read_token(path).map(|text| Token::new(&text)))
+        .transpose()
+        .map_err(EngineError::from)?;
+    let is_open = token.is_none();
+    let agent = Arc::new(local_agent(&context.project, settings, settings.inflow)?);
+    for probe in agent.probes() {
+        output.note(format!("meter     {} ({})", probe.name, probe.provenance));
+    }
+    for missing in agent.missing() {
+        output.note(format!("          no {}: {}", missing.name, missing.cause));
+    }
+    let (stop, stopped) = watch::channel(false);
+    ctrlc::set_handler(move || {
+        // A second signal finds nobody left to tell.
+        let _ = stop.send(true);
+    })
+    .map_err(|error| CliError::invalid(format!("Ctrl-C cannot be caught: {error}")))?;
+    let ready = |at: &Listen| {
+        output.note(format!("agent     listens at {at}"));
+        output.note(format!(
+            "          use it: agent_url = \"{at}\" in cryo.toml"
+        ));
+        if is_open {
+            output.note("          no token is set: every user of this machine can take joules");
+        }
+    };
+    serve(Arc::clone(&agent), &listen, token, stopped, ready).map_err(EngineError::from)?;
+    output.note("agent     stopped; the accounts are on disk");
+    Ok(Exit::Done)
+}

@@ -1,0 +1,68 @@
+//! `cryo meter baseline`
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::super::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::output::Progress;
+use crate::energy::agent::Relearn;
+use crate::energy::{Baseline, IdleState};
+use crate::engine::{EngineError, Event};
+use crate::learn::Compute;
+
+pub fn run(context: &Context<'_>, relearn: bool, seconds: f64) -> Result<Exit, CliError> {
+    let output = context.output;
+    let time = Context::check_seconds(seconds, 1.0)?.min(Duration::from_secs(600));
+    let mut with_time = Context {
+        project: context.project.clone(),
+        settings: context.settings.clone(),
+        output,
+    };
+    with_time.settings.baseline_time = time;
+    // An open device is part of the idle power that is looked for.
+    let compute = Compute::open(context.settings.device)?;
+    let state = if compute.backend == "burn-flex" {
+        IdleState::Bare
+    } else {
+        IdleState::Armed
+    };
+    let agent = super::agent(&with_time)?;
+    let anew = if relearn {
+        Relearn::Always
+    } else {
+        Relearn::IfAbsent
+    };
+    let mut progress = Progress::new(output);
+    let learned = agent.baseline(state, anew, &mut |learning| {
+        progress.show(Event::LearningBaseline(learning));
+    });
+    progress.finish();
+    let baseline = learned.map_err(EngineError::from)?;
+    baseline.freeze(&context.project.baselines())?;
+    output.json(&json!({"baseline": baseline, "baseline_hash": baseline.hash()}));
+    if !output.is_json() {
+        output.say(words(&baseline));
+        for idle in &baseline.idle {
+            output.say(format!(
+                "  {:<40} {} +/- {:.2} W, noise {:.2} W",
+                idle.probe, idle.watts, idle.sigma_watts.0, idle.spread_watts.0
+            ));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// A baseline in one line.
+pub fn words(baseline: &Baseline) -> String {
+    format!(
+        "baseline {} idle, +/- {:.2} W ({}, {}, {})",
+        baseline.watts(),
+        baseline.sigma_watts().0,
+        baseline.label.as_str(),
+        baseline.state.as_str(),
+        baseline.hash().short()
+    )
+}

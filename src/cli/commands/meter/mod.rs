@@ -1,0 +1,107 @@
+//! `cryo meter`, and its commands in a file each.
+
+mod baseline;
+mod calibrate;
+mod record;
+
+use std::thread;
+
+use serde_json::json;
+
+use super::Context;
+use crate::cli::args::MeterCommand;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::energy::agent::JouleAgent;
+use crate::energy::{Baseline, IdleState};
+use crate::engine::{EngineError, open_agent};
+use crate::units::Watts;
+
+pub fn run(
+    context: &Context<'_>,
+    seconds: f64,
+    command: Option<&MeterCommand>,
+) -> Result<Exit, CliError> {
+    match command {
+        None => show(context, seconds),
+        Some(MeterCommand::Baseline { relearn, seconds }) => {
+            baseline::run(context, *relearn, *seconds)
+        }
+        Some(MeterCommand::Record { file, seconds }) => record::record(context, file, *seconds),
+        Some(MeterCommand::Replay { file }) => record::replay(context, file),
+        Some(MeterCommand::Calibrate { wall, record }) => calibrate::run(context, wall, record),
+    }
+}
+
+fn show(context: &Context<'_>, seconds: f64) -> Result<Exit, CliError> {
+    let output = context.output;
+    let time = Context::check_seconds(seconds, 0.3)?;
+    let agent = open_agent(&context.project, &context.settings)?;
+    thread::sleep(time);
+    let about = agent.about().map_err(EngineError::from)?;
+    let sample = agent.sample().map_err(EngineError::from)?;
+    let baseline = Baseline::all(&context.project.baselines())?
+        .into_iter()
+        .rfind(|baseline| {
+            let ids = about.probes.iter().map(|probe| &probe.id);
+            baseline.state == IdleState::Bare
+                && baseline.idle.iter().map(|idle| &idle.probe).eq(ids)
+        });
+    let watts: Vec<Option<f64>> = about
+        .probes
+        .iter()
+        .map(|probe| sample.probe_w.get(&probe.id).copied())
+        .collect();
+    let probes: Vec<_> = about
+        .probes
+        .iter()
+        .zip(&watts)
+        .map(|(probe, watts)| {
+            json!({"id": probe.id, "name": probe.name, "provenance": probe.provenance.as_str(), "watts": watts})
+        })
+        .collect();
+    let missing: Vec<_> = about
+        .missing
+        .iter()
+        .map(|(name, cause, fix)| json!({"name": name, "cause": cause, "fix": fix}))
+        .collect();
+    output.json(&json!({
+        "probes": probes,
+        "missing": missing,
+        "baseline": baseline,
+        "baseline_hash": baseline.as_ref().map(Baseline::hash),
+        "sample": sample,
+    }));
+    if output.is_json() {
+        return Ok(Exit::Done);
+    }
+    let rows = about.probes.iter().zip(&watts).map(|(probe, watts)| {
+        vec![
+            probe.name.clone(),
+            probe.provenance.to_string(),
+            watts.map_or_else(|| "-".to_owned(), |watts| Watts(watts).to_string()),
+        ]
+    });
+    output.table(&["probe", "provenance", "now"], rows.collect());
+    match &baseline {
+        Some(baseline) => output.say(baseline::words(baseline)),
+        None => {
+            output.say("baseline not learned yet; the first run does it, or `cryo meter baseline`");
+        }
+    }
+    for problem in &sample.problems {
+        output.say(format!("problem: {problem}"));
+    }
+    for (name, cause, fix) in &about.missing {
+        output.say(format!("not found: {name}: {cause}"));
+        if let Some(fix) = fix {
+            output.say(format!("  fix: {fix}"));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The agent of the settings.
+fn agent(context: &Context<'_>) -> Result<std::sync::Arc<dyn JouleAgent>, CliError> {
+    Ok(open_agent(&context.project, &context.settings)?)
+}

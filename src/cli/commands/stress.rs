@@ -1,0 +1,67 @@
+//! `cryo stress`
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::Context;
+use crate::cli::args::StressTarget;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::energy::agent::Sample;
+use crate::engine::{EngineError, open_agent};
+use crate::learn::{Compute, DeviceChoice, Stress};
+
+pub fn run(context: &Context<'_>, what: StressTarget, seconds: f64) -> Result<Exit, CliError> {
+    let time = Context::check_seconds(seconds, 1.0)?;
+    let mut devices = Vec::new();
+    if what != StressTarget::Gpu {
+        let cpu = Compute::open(DeviceChoice::Cpu)?;
+        devices.push(match context.settings.threads {
+            Some(threads) => cpu.with_threads(threads),
+            None => cpu,
+        });
+    }
+    if what != StressTarget::Cpu {
+        devices.push(Compute::open(DeviceChoice::Cuda(0))?);
+    }
+    let output = context.output;
+    let agent = open_agent(&context.project, &context.settings)?;
+    let stress = Stress::start(&devices)?;
+    let start = Instant::now();
+    let mut samples = Vec::new();
+    if !output.is_json() {
+        output.say("   s     gpu W     cpu W     net W   bucket J   GFLOP/s");
+    }
+    let mut before = (start, 0);
+    while start.elapsed() < time {
+        let left = time.saturating_sub(start.elapsed());
+        thread::sleep(left.min(Duration::from_secs(1)));
+        let sample = agent.sample().map_err(EngineError::from)?;
+        let now = (Instant::now(), stress.operations());
+        let rate = (now.1 - before.1) as f64 / (now.0 - before.0).as_secs_f64().max(1e-9) / 1e9;
+        before = now;
+        if !output.is_json() {
+            output.say(line(start.elapsed(), &sample, rate));
+        }
+        samples.push(
+            json!({"seconds": start.elapsed().as_secs_f64(), "sample": sample, "gflops": rate}),
+        );
+    }
+    drop(stress);
+    output.json(&json!({"samples": samples}));
+    Ok(Exit::Done)
+}
+
+fn line(at: Duration, sample: &Sample, rate: f64) -> String {
+    let watts = |watts: Option<f64>| watts.map_or_else(|| "-".to_owned(), |w| format!("{w:.1}"));
+    format!(
+        "{:>4.0} {:>9} {:>9} {:>9} {:>10} {rate:>9.1}",
+        at.as_secs_f64(),
+        watts(sample.gpu_w),
+        watts(sample.cpu_w),
+        watts(sample.net_w),
+        format!("{:.0}", sample.bucket_j.as_f64()),
+    )
+}

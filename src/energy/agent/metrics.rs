@@ -1,0 +1,133 @@
+//! The agent's figures in Prometheus' text form (version 0.0.4).
+
+use std::fmt::Write as _;
+
+use super::super::meter::Snapshot;
+use super::super::probe::ProbeInfo;
+use super::wire::{BucketView, Sample};
+
+/// One family of values of one name.
+fn family(text: &mut String, name: &str, kind: &str, help: &str, values: &[(String, f64)]) {
+    // Writing into a string cannot fail.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (labels, value) in values {
+        let _ = writeln!(text, "{name}{labels} {value}");
+    }
+}
+
+fn label(name: &str, value: &str) -> String {
+    let escaped = value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n");
+    format!("{{{name}=\"{escaped}\"}}")
+}
+
+/// Everything that is counted.
+pub(super) fn render(
+    probes: &[ProbeInfo],
+    snapshot: &Snapshot,
+    sample: &Sample,
+    bucket: &BucketView,
+) -> String {
+    let mut text = String::new();
+    let of_probes = |value: &dyn Fn(usize) -> f64| -> Vec<(String, f64)> {
+        let probes = probes.iter().enumerate();
+        probes
+            .map(|(at, probe)| (label("probe", &probe.id), value(at)))
+            .collect()
+    };
+    let one = |value: f64| vec![(String::new(), value)];
+    family(
+        &mut text,
+        "cryo_probe_joules_total",
+        "counter",
+        "Energy that a probe counted since the agent started.",
+        &of_probes(&|at| snapshot.totals[at].as_f64()),
+    );
+    family(
+        &mut text,
+        "cryo_probe_watts",
+        "gauge",
+        "Mean power of a probe over the newest second.",
+        &of_probes(&|at| snapshot.watts[at].0),
+    );
+    let accounts = &bucket.accounts;
+    let accounts = [
+        ("granted", accounts.granted),
+        ("credited", accounts.credited),
+        ("charged", accounts.charged),
+        ("forfeited", accounts.forfeited),
+        ("gross", accounts.gross),
+        ("idle", accounts.idle),
+        ("own", accounts.own),
+        ("withheld", accounts.withheld),
+    ];
+    let accounts = accounts.map(|(name, joules)| (label("account", name), joules.as_f64()));
+    family(
+        &mut text,
+        "cryo_account_joules",
+        "gauge",
+        "Where every joule went, since the bucket was made.",
+        &accounts,
+    );
+    family(
+        &mut text,
+        "cryo_bucket_joules",
+        "gauge",
+        "What the bucket holds.",
+        &one(bucket.level_joules.as_f64()),
+    );
+    family(
+        &mut text,
+        "cryo_bucket_reserved_joules",
+        "gauge",
+        "What is set aside for open leases.",
+        &one(bucket.reserved_joules.as_f64()),
+    );
+    family(
+        &mut text,
+        "cryo_leases_open",
+        "gauge",
+        "Open leases.",
+        &one(bucket.leases.len() as f64),
+    );
+    if let Some(net) = sample.net_w {
+        family(
+            &mut text,
+            "cryo_net_watts",
+            "gauge",
+            "Power above the idle baseline.",
+            &one(net),
+        );
+    }
+    family(
+        &mut text,
+        "cryo_unmeasured_seconds_total",
+        "counter",
+        "Time in which a probe could not be read.",
+        &one(snapshot.unmeasured.as_secs_f64()),
+    );
+    family(
+        &mut text,
+        "cryo_rounds_total",
+        "counter",
+        "Rounds of readings.",
+        &one(snapshot.seq as f64),
+    );
+    family(
+        &mut text,
+        "cryo_rounds_late_total",
+        "counter",
+        "Rounds that came more than a period late.",
+        &one(snapshot.missed as f64),
+    );
+    family(
+        &mut text,
+        "cryo_readings_implausible_total",
+        "counter",
+        "Readings that could not be true, and were not booked.",
+        &one(snapshot.glitches as f64),
+    );
+    text
+}

@@ -1,0 +1,174 @@
+//! The JouleAgent: a meter, a baseline and a bucket that work asks for joules. It lives in this
+//! process ([`LocalAgent`]) or behind a socket ([`RemoteAgent`]); who uses it cannot tell.
+
+pub mod client;
+mod local;
+mod metrics;
+pub mod server;
+mod wire;
+
+use std::time::Duration;
+
+pub use client::RemoteAgent;
+pub use local::{AgentSettings, LocalAgent};
+pub use wire::{About, BucketView, Progress, Sample, Status};
+
+use super::baseline::{Baseline, BaselineError, IdleState, Learning};
+use super::bucket::{BucketError, Closed, LeaseId, Refusal, Take, Taken};
+use super::flow::Measured;
+use crate::units::Joules;
+
+/// What an agent does.
+pub trait JouleAgent: Send + Sync {
+    /// What it reads, and how well.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn about(&self) -> Result<About, AgentError>;
+
+    /// The newest powers and the level. No hardware is touched for it.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn sample(&self) -> Result<Sample, AgentError>;
+
+    /// What the bucket holds and why.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn bucket(&self) -> Result<BucketView, AgentError>;
+
+    /// The baseline that is taken off in this state; learned when there is none, or when it is
+    /// asked for anew.
+    ///
+    /// # Errors
+    /// When there is no steady idle power.
+    fn baseline(
+        &self,
+        state: IdleState,
+        anew: Relearn,
+        progress: &mut dyn FnMut(Learning),
+    ) -> Result<Baseline, AgentError>;
+
+    /// Sets joules aside, all or nothing, and measures from now on what they are used for.
+    ///
+    /// # Errors
+    /// [`AgentError::Refused`] when nothing was taken.
+    fn take(&self, take: &Take) -> Result<Taken, AgentError>;
+
+    /// What was measured so far under a lease.
+    ///
+    /// # Errors
+    /// When there is no such lease.
+    fn progress(&self, id: &LeaseId) -> Result<Progress, AgentError>;
+
+    /// Stops to measure a lease and returns what it used. It stays reserved until it is settled,
+    /// so that a receipt can be written in between.
+    ///
+    /// # Errors
+    /// When there is no such lease, or none that was measured.
+    fn close(&self, id: &LeaseId) -> Result<Measured, AgentError>;
+
+    /// Charges a lease: what was measured, or what the caller states when that is more. A lease
+    /// that nobody measured is charged in full, unless a value is stated.
+    ///
+    /// # Errors
+    /// When there is no such lease.
+    fn settle(&self, id: &LeaseId, stated: Option<Joules>) -> Result<Closed, AgentError>;
+
+    /// Charges a lease in full, or more when more was measured.
+    ///
+    /// # Errors
+    /// When there is no such lease.
+    fn forfeit(&self, id: &LeaseId) -> Result<Closed, AgentError>;
+
+    /// Adds joules by hand and returns how many fitted under the cap.
+    ///
+    /// # Errors
+    /// When it could not be written down.
+    fn grant(&self, joules: Joules) -> Result<Joules, AgentError>;
+
+    /// Says that the caller works on its own account for so long: nothing of it is credited.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    fn stir(&self, time: Duration) -> Result<(), AgentError>;
+}
+
+/// Whether a baseline that exists will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relearn {
+    /// It will.
+    IfAbsent,
+    /// It will not.
+    Always,
+}
+
+/// Why an agent did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The request makes no sense, or there is too little.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The bucket's files failed.
+    #[error(transparent)]
+    Bucket(BucketError),
+    /// There is no baseline.
+    #[error(transparent)]
+    Baseline(#[from] BaselineError),
+    /// No probe gives joules.
+    #[error("no probe can be read, so no joule can be spent")]
+    NoProbe,
+    /// The meter's thread does not run.
+    #[error("the meter has said nothing for {0:.1} s")]
+    Stale(f64),
+    /// The meter could not be started.
+    #[error("the meter could not be started: {0}")]
+    Meter(std::io::Error),
+    /// The lease was not measured by this agent.
+    #[error("lease {0} was not measured, since the agent was started after it was taken")]
+    Unmeasured(LeaseId),
+    /// Nobody listens there, or the answer made no sense.
+    #[error("the agent at {url} does not answer: {cause}")]
+    Unreachable {
+        /// Its address.
+        url: String,
+        /// Why.
+        cause: String,
+    },
+    /// It answered with an error of its own.
+    #[error("the agent at {url} said: {cause}")]
+    Remote {
+        /// Its address.
+        url: String,
+        /// What it said.
+        cause: String,
+        /// What it says would help.
+        hint: Option<String>,
+    },
+}
+
+impl From<BucketError> for AgentError {
+    fn from(error: BucketError) -> Self {
+        match error {
+            BucketError::Refused(refusal) => Self::Refused(refusal),
+            error => Self::Bucket(error),
+        }
+    }
+}
+
+impl AgentError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Bucket(error) => error.hint(),
+            Self::Baseline(error) => error.hint(),
+            Self::NoProbe => Some("`cryo meter` shows what was looked for".into()),
+            Self::Unreachable { .. } => Some(
+                "start it with `cryo agent`, or remove `agent_url` from cryo.toml to meter in this process".into(),
+            ),
+            Self::Remote { hint, .. } => hint.clone(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,647 @@
+//! The agent behind a socket: HTTP/1.1 on loopback or on a Unix socket.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use super::super::baseline::{BaselineError, IdleState};
+use super::super::bucket::{Closed, LeaseId, Refusal, Take};
+use super::wire::{
+    ClosedBody, ErrorBody, GrantBody, GrantedBody, LearnBody, LeaseBody, ProgressBody, StirBody,
+    TakeBody, TakenBody, joules_of,
+};
+use super::{AgentError, JouleAgent, LocalAgent, Relearn, metrics};
+use crate::clock::Timestamp;
+use crate::digest::Digest;
+use crate::files::{self, FileError};
+use crate::id::new_id;
+use crate::units::Joules;
+
+/// The port of the original.
+pub const DEFAULT_PORT: u16 = 8787;
+/// No request is larger.
+const LARGEST_BODY: usize = 16 * 1024;
+/// Connections at a time; the others are told to come back.
+const MOST_CONNECTIONS: usize = 256;
+/// A client that sends nothing for so long is cut off.
+const SLOWEST_REQUEST: Duration = Duration::from_secs(10);
+/// A lease of a client that says nothing else.
+const DEFAULT_TTL_SECONDS: f64 = 3600.0;
+const LONGEST_PURPOSE: usize = 200;
+/// How often expired leases are charged and accounts put on disk.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+/// The description of everything here.
+const OPENAPI: &str = include_str!("../../../schemas/agent.json");
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// At an address and port.
+    Tcp(SocketAddr),
+    /// At a Unix socket, which only this user can open.
+    Unix(PathBuf),
+}
+
+/// What a client must show before it spends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token(Digest);
+
+/// Why the agent does not start to listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address can be reached from elsewhere, and there is no token.
+    #[error("{0} can be reached from other machines, and no token is set")]
+    Public(IpAddr),
+    /// The address cannot be used.
+    #[error("{at} cannot be listened at: {source}")]
+    Address {
+        /// It.
+        at: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The token's file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Others can read the token.
+    #[error("{} can be read by others", .0.display())]
+    Readable(PathBuf),
+    /// It is no token.
+    #[error("{} must hold one line of 16 to 256 characters", .0.display())]
+    NoToken(PathBuf),
+    /// This system has no Unix sockets.
+    #[error("there are no Unix sockets here")]
+    NoUnixSockets,
+}
+
+impl ListenError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Public(_) => Some(
+                "name a file with a token: `token_file` in [agent] of cryo.toml; or listen at 127.0.0.1"
+                    .into(),
+            ),
+            Self::Address { .. } => {
+                Some("is another agent running? `listen` in [agent] names another address".into())
+            }
+            Self::File(error) => error.hint(),
+            Self::Readable(path) => Some(format!("chmod 600 {}", path.display())),
+            Self::NoToken(path) => Some(format!(
+                "(umask 077; openssl rand -hex 32 > {})",
+                path.display()
+            )),
+            Self::NoUnixSockets => None,
+        }
+    }
+}
+
+/// Reads a token from a file that only its owner may read.
+///
+/// # Errors
+/// When the file cannot be read, can be read by others, or holds no token.
+pub fn read_token(path: &Path) -> Result<String, ListenError> {
+    let text = files::read_text(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let is_private =
+            fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 == 0);
+        if !is_private {
+            return Err(ListenError::Readable(path.to_owned()));
+        }
+    }
+    let token = text.trim();
+    let is_plain = token.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_plain && (16..=256).contains(&token.len()) {
+        Ok(token.to_owned())
+    } else {
+        Err(ListenError::NoToken(path.to_owned()))
+    }
+}
+
+impl Token {
+    /// Of a text.
+    pub fn new(text: &str) -> Self {
+        Self(Digest::of(text.as_bytes()))
+    }
+
+    /// Digests are compared, so that the time it takes says nothing of the token.
+    fn is_in(&self, headers: &HeaderMap) -> bool {
+        let shown = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "));
+        shown.is_some_and(|shown| Digest::of(shown.as_bytes()) == self.0)
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    agent: Arc<LocalAgent>,
+    token: Option<Token>,
+    is_local: bool,
+}
+
+/// Serves until `stop` is true.
+///
+/// # Errors
+/// When it cannot listen.
+pub fn serve(
+    agent: Arc<LocalAgent>,
+    listen: &Listen,
+    token: Option<Token>,
+    stop: watch::Receiver<bool>,
+    ready: impl FnOnce(&Listen),
+) -> Result<(), ListenError> {
+    let failed = |source| ListenError::Address {
+        at: listen.to_string(),
+        source,
+    };
+    if let Listen::Tcp(address) = listen
+        && !address.ip().is_loopback()
+        && token.is_none()
+    {
+        return Err(ListenError::Public(address.ip()));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let shared = Shared {
+        agent: Arc::clone(&agent),
+        token,
+        is_local: !matches!(listen, Listen::Tcp(address) if !address.ip().is_loopback()),
+    };
+    let result = runtime.block_on(async {
+        tokio::spawn(tidy(agent));
+        let router = router(shared);
+        match listen {
+            Listen::Tcp(address) => {
+                let listener = TcpListener::bind(address).await.map_err(failed)?;
+                let at = listener.local_addr().map_err(failed)?;
+                ready(&Listen::Tcp(at));
+                accept(router, stop, async || {
+                    let (stream, _) = listener.accept().await?;
+                    // Answers are one small write each.
+                    stream.set_nodelay(true)?;
+                    Ok(stream)
+                })
+                .await;
+                Ok(())
+            }
+            Listen::Unix(path) => unix(path, router, stop, || ready(listen)).await,
+        }
+    });
+    // Work on the disk that was begun is finished.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    result
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(unix)]
+async fn unix(
+    path: &Path,
+    router: Router,
+    stop: watch::Receiver<bool>,
+    ready: impl FnOnce(),
+) -> Result<(), ListenError> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |source| ListenError::Address {
+        at: path.display().to_string(),
+        source,
+    };
+    // A socket that nobody listens at is what a killed agent left.
+    if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
+        files::remove(path)?;
+    }
+    let listener = tokio::net::UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    ready();
+    accept(router, stop, async || Ok(listener.accept().await?.0)).await;
+    Ok(files::remove(path)?)
+}
+
+#[cfg(not(unix))]
+async fn unix(
+    _path: &Path,
+    _router: Router,
+    _stop: watch::Receiver<bool>,
+    _ready: impl FnOnce(),
+) -> Result<(), ListenError> {
+    Err(ListenError::NoUnixSockets)
+}
+
+async fn tidy(agent: Arc<LocalAgent>) {
+    let mut every = tokio::time::interval(TIDY_EVERY);
+    loop {
+        every.tick().await;
+        let agent = Arc::clone(&agent);
+        // A disk that fails shows in every take, a missing baseline in every sample; both are
+        // tried again in a while.
+        let _ = tokio::task::spawn_blocking(move || {
+            agent.tidy()?;
+            if agent.frozen().is_none() {
+                learn_now(&agent, IdleState::Bare, Relearn::IfAbsent)?;
+            }
+            Ok::<(), AgentError>(())
+        })
+        .await;
+    }
+}
+
+/// Accepts connections, so many at a time, until it is told to stop.
+async fn accept<S>(
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+    mut next: impl AsyncFnMut() -> io::Result<S>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let stream = tokio::select! {
+            stream = next() => stream,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let Ok(mut stream) = stream else {
+            // Out of file handles, or a connection that was gone at once: others may do better.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tokio::spawn(async move {
+                use tokio::io::AsyncWriteExt;
+                let said = tokio::time::timeout(Duration::from_secs(1), stream.write_all(TOO_MANY));
+                // Nothing is lost with the answer to a client that is gone.
+                let _ = said.await;
+            });
+            continue;
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new())
+                .header_read_timeout(SLOWEST_REQUEST)
+                .max_buf_size(64 * 1024);
+            // A client that breaks off is its own affair.
+            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+            drop(place);
+        });
+    }
+}
+
+fn router(shared: Shared) -> Router {
+    let spending = Router::new()
+        .route("/v1/take", post(take))
+        .route("/v1/settle", post(settle))
+        .route("/v1/close", post(close))
+        .route("/v1/forfeit", post(forfeit))
+        .route("/v1/grant", post(grant))
+        .route("/v1/stir", post(stir))
+        .route("/v1/baseline", post(learn))
+        .layer(middleware::from_fn_with_state(shared.clone(), allow));
+    Router::new()
+        .route("/v1/sample", get(sample))
+        .route("/v1/about", get(about))
+        .route("/v1/bucket", get(bucket))
+        .route("/v1/baseline", get(baseline))
+        .route("/v1/leases/{lease}", get(progress))
+        .route("/v1/openapi.json", get(openapi))
+        .route("/metrics", get(prometheus))
+        .merge(spending)
+        .fallback(async || {
+            fail(
+                StatusCode::NOT_FOUND,
+                "there is no such page; GET /v1/openapi.json",
+            )
+        })
+        .layer(middleware::from_fn_with_state(shared.clone(), at_home))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .with_state(shared)
+}
+
+/// A page in somebody's browser must not reach a local agent under a name of its own.
+async fn at_home(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok()).unwrap_or("");
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) => name,
+        _ => host,
+    };
+    let is_literal = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    if shared.is_local && !is_literal && !["localhost", ""].contains(&name) {
+        return fail(StatusCode::FORBIDDEN, "this agent serves its own machine");
+    }
+    next.run(request).await
+}
+
+async fn allow(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let is_allowed = shared
+        .token
+        .as_ref()
+        .is_none_or(|token| token.is_in(request.headers()));
+    if is_allowed {
+        next.run(request).await
+    } else {
+        fail(
+            StatusCode::UNAUTHORIZED,
+            "a token is needed: Authorization: Bearer ...",
+        )
+    }
+}
+
+fn fail(status: StatusCode, error: impl Into<String>) -> Response {
+    let body = ErrorBody {
+        ok: false,
+        error: error.into(),
+        hint: None,
+    };
+    (status, Json(body)).into_response()
+}
+
+fn answer<T: Serialize>(result: Result<T, AgentError>) -> Response {
+    match result {
+        Ok(body) => Json(body).into_response(),
+        Err(error) => {
+            let body = ErrorBody {
+                ok: false,
+                error: error.to_string(),
+                hint: error.hint(),
+            };
+            (status_of(&error), Json(body)).into_response()
+        }
+    }
+}
+
+fn status_of(error: &AgentError) -> StatusCode {
+    match error {
+        AgentError::Refused(refusal) => match refusal {
+            Refusal::Short(_) | Refusal::IdReused(_) => StatusCode::CONFLICT,
+            Refusal::NotAnAmount(_) | Refusal::BadTtl => StatusCode::BAD_REQUEST,
+            Refusal::NoLease(_) => StatusCode::NOT_FOUND,
+            Refusal::TooManyLeases(_) => StatusCode::SERVICE_UNAVAILABLE,
+        },
+        AgentError::Unmeasured(_) => StatusCode::NOT_FOUND,
+        AgentError::Baseline(_) | AgentError::Stale(_) | AgentError::Bucket(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Reads a request: JSON, named as such, so that no web form can send it.
+fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Box<Response>> {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let is_json = kind
+        .and_then(|kind| kind.to_str().ok())
+        .is_some_and(|kind| kind.split(';').next().unwrap_or("").trim() == "application/json");
+    if !is_json {
+        let error = "the request must have the content type application/json";
+        return Err(Box::new(fail(StatusCode::UNSUPPORTED_MEDIA_TYPE, error)));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| Box::new(fail(StatusCode::BAD_REQUEST, error.to_string())))
+}
+
+/// Runs what waits for the disk or the meter where it holds up nobody.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, AgentError> + Send + 'static,
+) -> Result<T, AgentError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(AgentError::Meter(io::Error::other(error))))
+}
+
+async fn sample(State(shared): State<Shared>) -> Response {
+    answer(shared.agent.sample())
+}
+
+async fn about(State(shared): State<Shared>) -> Response {
+    answer(shared.agent.about())
+}
+
+async fn bucket(State(shared): State<Shared>) -> Response {
+    answer(shared.agent.bucket())
+}
+
+async fn baseline(State(shared): State<Shared>) -> Response {
+    answer(
+        shared
+            .agent
+            .frozen()
+            .ok_or(AgentError::Baseline(BaselineError::Absent)),
+    )
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+async fn prometheus(State(shared): State<Shared>) -> Response {
+    let agent = &shared.agent;
+    let text = agent.sample().and_then(|sample| {
+        let bucket = agent.bucket()?;
+        let snapshot = agent.snapshot();
+        Ok(metrics::render(agent.probes(), &snapshot, &sample, &bucket))
+    });
+    match text {
+        Ok(text) => {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => answer::<()>(Err(error)),
+    }
+}
+
+async fn progress(State(shared): State<Shared>, UrlPath(lease): UrlPath<String>) -> Response {
+    match lease.parse::<LeaseId>() {
+        Ok(id) => answer(shared.agent.progress(&id).map(ProgressBody::from)),
+        Err(error) => fail(StatusCode::BAD_REQUEST, error),
+    }
+}
+
+async fn take(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    let asked = match read::<TakeBody>(&headers, &body).map(|body| take_of(&body)) {
+        Ok(Ok(asked)) => asked,
+        Ok(Err(error)) => return fail(StatusCode::BAD_REQUEST, error),
+        Err(response) => return *response,
+    };
+    let result = apart(move || shared.agent.take(&asked)).await;
+    match result {
+        Ok(taken) => Json(TakenBody {
+            ok: true,
+            remaining_j: taken.level.as_f64(),
+            lease: Some(taken.id.to_string()),
+            granted_j: Some(taken.reserved.as_f64()),
+            ..TakenBody::default()
+        })
+        .into_response(),
+        Err(AgentError::Refused(Refusal::Short(short))) => {
+            let error = Refusal::Short(short).to_string();
+            let body = TakenBody::short(&short, error);
+            (StatusCode::CONFLICT, Json(body)).into_response()
+        }
+        Err(error) => answer::<()>(Err(error)),
+    }
+}
+
+fn take_of(body: &TakeBody) -> Result<Take, String> {
+    let seconds = body.ttl_s.unwrap_or(DEFAULT_TTL_SECONDS);
+    let purpose = body.purpose.clone().unwrap_or_default();
+    if purpose.chars().count() > LONGEST_PURPOSE {
+        return Err(format!(
+            "`purpose` has more than {LONGEST_PURPOSE} characters"
+        ));
+    }
+    let id = match &body.id {
+        Some(id) => id.clone(),
+        None => new_id(Timestamp::now()).map_err(|error| error.to_string())?,
+    };
+    Ok(Take {
+        id: id.parse()?,
+        joules: joules_of(&body.joules)?,
+        purpose,
+        ttl: Duration::try_from_secs_f64(seconds)
+            .map_err(|_| format!("`ttl_s` is {seconds}, which is no time"))?,
+    })
+}
+
+async fn close(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    let id = match lease_of(&headers, &body) {
+        Ok((id, _)) => id,
+        Err(response) => return *response,
+    };
+    let measured = apart(move || shared.agent.close(&id)).await;
+    answer(measured.map(super::wire::MeasuredBody::from))
+}
+
+async fn settle(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    match lease_of(&headers, &body) {
+        Ok((id, stated)) => end(shared, move |agent| agent.settle(&id, stated)).await,
+        Err(response) => *response,
+    }
+}
+
+async fn forfeit(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    match lease_of(&headers, &body) {
+        Ok((id, _)) => end(shared, move |agent| agent.forfeit(&id)).await,
+        Err(response) => *response,
+    }
+}
+
+async fn end(
+    shared: Shared,
+    end: impl FnOnce(&LocalAgent) -> Result<Closed, AgentError> + Send + 'static,
+) -> Response {
+    let result = apart(move || {
+        let closed = end(&shared.agent)?;
+        Ok((closed, shared.agent.bucket()?.level_joules))
+    });
+    answer(result.await.map(|(closed, remaining_j)| ClosedBody {
+        ok: true,
+        lease: closed.id.to_string(),
+        reserved_j: closed.reserved,
+        charged_j: closed.charged,
+        remaining_j,
+    }))
+}
+
+fn lease_of(headers: &HeaderMap, body: &Bytes) -> Result<(LeaseId, Option<Joules>), Box<Response>> {
+    let body: LeaseBody = read(headers, body)?;
+    let bad = |error: String| Box::new(fail(StatusCode::BAD_REQUEST, error));
+    let id = body.lease.parse().map_err(bad)?;
+    let stated = body.joules.as_ref().map(joules_of).transpose();
+    let stated = stated.map_err(bad)?;
+    if stated.is_some_and(|joules| joules < Joules::ZERO) {
+        return Err(bad("`joules` is below zero".into()));
+    }
+    Ok((id, stated))
+}
+
+async fn grant(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    let joules = read::<GrantBody>(&headers, &body).map(|body| joules_of(&body.joules));
+    let joules = match joules {
+        Ok(Ok(joules)) if joules > Joules::ZERO => joules,
+        Ok(Ok(joules)) => return answer::<()>(Err(Refusal::NotAnAmount(joules).into())),
+        Ok(Err(error)) => return fail(StatusCode::BAD_REQUEST, error),
+        Err(response) => return *response,
+    };
+    let granted = apart(move || {
+        let granted_j = shared.agent.grant(joules)?;
+        Ok(GrantedBody {
+            ok: true,
+            granted_j,
+            remaining_j: shared.agent.bucket()?.level_joules,
+        })
+    });
+    answer(granted.await)
+}
+
+async fn stir(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    let seconds = match read::<StirBody>(&headers, &body) {
+        Ok(body) => body.seconds,
+        Err(response) => return *response,
+    };
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if time <= Duration::from_secs(3600) => answer(
+            shared
+                .agent
+                .stir(time)
+                .map(|()| serde_json::json!({"ok": true})),
+        ),
+        _ => fail(StatusCode::BAD_REQUEST, "`seconds` must be from 0 to 3600"),
+    }
+}
+
+async fn learn(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    let (state, anew) = match read::<LearnBody>(&headers, &body) {
+        Ok(body) => (body.state, body.anew),
+        Err(response) => return *response,
+    };
+    let anew = if anew {
+        Relearn::Always
+    } else {
+        Relearn::IfAbsent
+    };
+    let learned = apart(move || learn_now(&shared.agent, state, anew));
+    answer(learned.await)
+}
+
+fn learn_now(
+    agent: &LocalAgent,
+    state: IdleState,
+    anew: Relearn,
+) -> Result<super::super::baseline::Baseline, AgentError> {
+    agent.baseline(state, anew, &mut |_| ())
+}

@@ -1,0 +1,487 @@
+//! What goes over the socket. Joules are JSON numbers, which hold four gigajoules to the
+//! microjoule; `schemas/agent.json` describes every field.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::baseline::IdleState;
+use super::super::bucket::{Accounts, Affordable, Ledger, Short};
+use super::super::flow::Measured;
+use super::super::probe::{ProbeInfo, Provenance};
+use super::super::uncertainty::Sigma;
+use crate::clock::Timestamp;
+use crate::units::{Joules, Watts};
+
+/// Joules as a number.
+pub(super) mod number {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::units::Joules;
+
+    pub fn serialize<S: Serializer>(joules: &Joules, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(joules.as_f64())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Joules, D::Error> {
+        let number = f64::deserialize(deserializer)?;
+        Joules::from_f64(number).ok_or_else(|| serde::de::Error::custom("not an amount of joules"))
+    }
+}
+
+/// Whether the agent's figures can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// They can.
+    Ok,
+    /// The idle baseline is not known yet: nothing is credited and nothing can be taken.
+    NoBaseline,
+    /// The machine now draws less than the frozen baseline says: learn it anew.
+    BaselineTooHigh,
+    /// A probe gave no value in the newest round.
+    Failing,
+    /// The meter's thread has not made a round for a while.
+    Stale,
+}
+
+/// One probe, for people and programs that ask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// The probes.
+    pub probes: Vec<ProbeInfo>,
+    /// The weakest provenance among them.
+    pub provenance: Option<Provenance>,
+    /// What was looked for and not found: name, cause, and what would help.
+    pub missing: Vec<(String, String, Option<String>)>,
+    /// Version of the program.
+    pub version: String,
+}
+
+/// The newest powers, in the original's names and some more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Unix time, in seconds.
+    pub ts: f64,
+    /// Power of all boards; null without one.
+    pub gpu_w: Option<f64>,
+    /// Power of processors and everything that is no board; null without a probe.
+    pub cpu_w: Option<f64>,
+    /// Idle power of the boards.
+    pub idle_gpu_w: Option<f64>,
+    /// Idle power of the others.
+    pub idle_cpu_w: Option<f64>,
+    /// All power above idle; null without a baseline.
+    pub net_w: Option<f64>,
+    /// What the bucket holds.
+    #[serde(with = "number")]
+    pub bucket_j: Joules,
+    /// Counts the rounds of the meter.
+    pub seq: u64,
+    /// Time since the round.
+    pub age_ms: u64,
+    /// Whether the figures can be used.
+    pub status: Status,
+    /// What is wrong, where something is.
+    pub problems: Vec<String>,
+    /// How the joules are known.
+    pub provenance: Option<Provenance>,
+    /// Hash of the baseline.
+    pub baseline_hash: Option<String>,
+    /// Time since the start in which a probe could not be read.
+    pub unmeasured_ms: u64,
+    /// Power of each probe, by its id.
+    pub probe_w: BTreeMap<String, f64>,
+}
+
+/// What was measured so far under a lease.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// The energy, until a moment that is a little in the past.
+    pub measured: Measured,
+    /// How far in the past.
+    pub age: Duration,
+    /// Net power of the newest stretch, all leases together.
+    pub net_watts: Watts,
+    /// Gross power of it.
+    pub watts: Watts,
+    /// Time between two updates of the slowest sensor.
+    pub update_period: Duration,
+}
+
+impl Progress {
+    /// Net energy until now: what is measured, and the newest power for the time since.
+    pub fn net_now(&self) -> Joules {
+        self.measured.net() + self.net_watts.over(self.age).at_least_zero()
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct MeasuredBody {
+    #[serde(with = "number")]
+    pub gross_j: Joules,
+    #[serde(with = "number")]
+    pub idle_j: Joules,
+    #[serde(with = "number")]
+    pub net_j: Joules,
+    pub sigma: Sigma,
+    pub duration_us: u64,
+    pub unmeasured_us: u64,
+    pub updates: u64,
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl From<Measured> for MeasuredBody {
+    fn from(measured: Measured) -> Self {
+        Self {
+            gross_j: measured.gross,
+            idle_j: measured.idle,
+            net_j: measured.net(),
+            sigma: measured.sigma,
+            duration_us: micros(measured.time),
+            unmeasured_us: micros(measured.unmeasured),
+            updates: measured.updates,
+        }
+    }
+}
+
+impl From<MeasuredBody> for Measured {
+    fn from(body: MeasuredBody) -> Self {
+        Self {
+            gross: body.gross_j,
+            idle: body.idle_j,
+            time: Duration::from_micros(body.duration_us),
+            unmeasured: Duration::from_micros(body.unmeasured_us),
+            updates: body.updates,
+            sigma: body.sigma,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ProgressBody {
+    #[serde(flatten)]
+    pub measured: MeasuredBody,
+    pub age_us: u64,
+    pub net_w: f64,
+    pub gross_w: f64,
+    pub update_period_us: u64,
+}
+
+impl From<Progress> for ProgressBody {
+    fn from(progress: Progress) -> Self {
+        Self {
+            measured: progress.measured.into(),
+            age_us: micros(progress.age),
+            net_w: progress.net_watts.0,
+            gross_w: progress.watts.0,
+            update_period_us: micros(progress.update_period),
+        }
+    }
+}
+
+impl From<ProgressBody> for Progress {
+    fn from(body: ProgressBody) -> Self {
+        Self {
+            measured: body.measured.into(),
+            age: Duration::from_micros(body.age_us),
+            net_watts: Watts(body.net_w),
+            watts: Watts(body.gross_w),
+            update_period: Duration::from_micros(body.update_period_us),
+        }
+    }
+}
+
+/// An open lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseView {
+    /// Its name.
+    pub lease: String,
+    /// What for.
+    pub purpose: String,
+    /// How much is set aside.
+    #[serde(with = "number")]
+    pub reserved_j: Joules,
+    /// From then on it is charged in full.
+    pub expires: Timestamp,
+}
+
+/// What the bucket holds and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BucketView {
+    /// What it holds.
+    pub level_joules: Joules,
+    /// What is set aside.
+    pub reserved_joules: Joules,
+    /// It never holds more.
+    pub cap_joules: Joules,
+    /// A steady grant.
+    pub allowance_watts: Watts,
+    /// Where the joules went.
+    pub accounts: Accounts,
+    /// The open leases.
+    pub leases: Vec<LeaseView>,
+    /// The bucket's time.
+    pub now: Timestamp,
+}
+
+impl BucketView {
+    /// Of a ledger at a time.
+    pub fn of(ledger: &Ledger, now: Timestamp) -> Self {
+        let leases = ledger.leases().values().map(|lease| LeaseView {
+            lease: lease.id.to_string(),
+            purpose: lease.purpose.clone(),
+            reserved_j: lease.reserved,
+            expires: lease.expires,
+        });
+        Self {
+            level_joules: ledger.level_at(now),
+            reserved_joules: ledger.reserved(),
+            cap_joules: ledger.policy().cap,
+            allowance_watts: ledger.policy().allowance,
+            accounts: *ledger.accounts(),
+            leases: leases.collect(),
+            now,
+        }
+    }
+
+    /// What is missing for `joules` when the bucket holds `level`, and until when.
+    pub fn shortfall_at(&self, level: Joules, joules: Joules) -> Option<Short> {
+        let missing = joules - level;
+        if missing <= Joules::ZERO {
+            return None;
+        }
+        let affordable = if joules > self.cap_joules {
+            Affordable::AboveCap(self.cap_joules)
+        } else if self.allowance_watts.0 <= 0.0 {
+            Affordable::NeverWithoutGrant
+        } else {
+            let seconds = missing.as_f64() / self.allowance_watts.0;
+            let wait = Duration::from_secs_f64(seconds.min(1e9).ceil());
+            Affordable::At(self.now.plus(wait))
+        };
+        Some(Short {
+            level,
+            missing,
+            affordable,
+        })
+    }
+}
+
+/// `POST /v1/take`
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TakeBody {
+    pub joules: serde_json::Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+}
+
+/// The answer to a take: the original's fields, and the lease.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct TakenBody {
+    pub ok: bool,
+    pub remaining_j: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted_j: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_j: Option<f64>,
+    /// When the allowance alone will have made it up; absent when it never will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affordable_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above_cap_j: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl TakenBody {
+    pub fn short(short: &Short, error: String) -> Self {
+        let (affordable_at, above_cap_j) = match short.affordable {
+            Affordable::At(time) => (Some(time), None),
+            Affordable::AboveCap(cap) => (None, Some(cap.as_f64())),
+            Affordable::NeverWithoutGrant => (None, None),
+        };
+        Self {
+            remaining_j: short.level.as_f64(),
+            short_j: Some(short.missing.as_f64()),
+            affordable_at,
+            above_cap_j,
+            error: Some(error),
+            ..Self::default()
+        }
+    }
+
+    pub fn to_short(&self) -> Option<Short> {
+        let joules = |number: f64| Joules::from_f64(number).unwrap_or_default();
+        Some(Short {
+            level: joules(self.remaining_j),
+            missing: joules(self.short_j?),
+            affordable: match (self.affordable_at, self.above_cap_j) {
+                (Some(time), _) => Affordable::At(time),
+                (None, Some(cap)) => Affordable::AboveCap(joules(cap)),
+                (None, None) => Affordable::NeverWithoutGrant,
+            },
+        })
+    }
+}
+
+/// `POST /v1/settle`, `/v1/close` and `/v1/forfeit`
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LeaseBody {
+    pub lease: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joules: Option<serde_json::Value>,
+}
+
+/// The answer to a settlement.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ClosedBody {
+    pub ok: bool,
+    pub lease: String,
+    #[serde(with = "number")]
+    pub reserved_j: Joules,
+    #[serde(with = "number")]
+    pub charged_j: Joules,
+    #[serde(with = "number")]
+    pub remaining_j: Joules,
+}
+
+/// `POST /v1/grant`
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GrantBody {
+    pub joules: serde_json::Value,
+}
+
+/// The answer to a grant.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct GrantedBody {
+    pub ok: bool,
+    #[serde(with = "number")]
+    pub granted_j: Joules,
+    #[serde(with = "number")]
+    pub remaining_j: Joules,
+}
+
+/// `POST /v1/stir`
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StirBody {
+    pub seconds: f64,
+}
+
+/// `POST /v1/baseline`
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LearnBody {
+    pub state: IdleState,
+    pub anew: bool,
+}
+
+/// Every error.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ErrorBody {
+    pub ok: bool,
+    pub error: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// Joules out of a request: a number or a text, with at most six decimal places. Going by the
+/// digits and not by the float keeps every microjoule.
+pub(super) fn joules_of(value: &serde_json::Value) -> Result<Joules, String> {
+    let text = match value {
+        // The shortest digits that give this float, without an exponent.
+        serde_json::Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() => float.to_string(),
+            _ => number.to_string(),
+        },
+        serde_json::Value::String(text) => text.clone(),
+        _ => return Err("`joules` must be a number".into()),
+    };
+    text.parse().map_err(|_| {
+        format!("`joules` is {text}; it must be a plain number with at most six decimal places")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(json: &str) -> Result<Joules, String> {
+        let value = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        joules_of(&value)
+    }
+
+    #[test]
+    fn joules_are_read_by_their_digits() {
+        for (json, microjoules) in [
+            ("12.5", 12_500_000),
+            ("5.0", 5_000_000),
+            ("0.000001", 1),
+            ("-3", -3_000_000),
+            ("0.1", 100_000),
+            ("\"7.25\"", 7_250_000),
+        ] {
+            assert_eq!(
+                parse(json),
+                Ok(Joules::from_smallest(microjoules)),
+                "{json}"
+            );
+        }
+        for json in [
+            "1e-7",
+            "0.0000001",
+            "1e300",
+            "\"NaN\"",
+            "\"inf\"",
+            "NaN",
+            "null",
+            "[1]",
+            "true",
+            "\"\"",
+            "99999999999999999999",
+            "{}",
+        ] {
+            assert!(parse(json).is_err(), "{json} was taken");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_joule_survives_the_socket(microjoules in -4_000_000_000_000_000_i64..4_000_000_000_000_000) {
+            let body = GrantedBody {
+                ok: true,
+                granted_j: Joules::from_smallest(microjoules),
+                remaining_j: Joules::ZERO,
+            };
+            let text = serde_json::to_string(&body).unwrap();
+            let back: GrantedBody = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(back.granted_j, body.granted_j);
+        }
+
+        /// Whatever is sent as joules: no panic, and what is taken is what the digits say.
+        #[test]
+        fn any_number_is_exact_or_refused(number in any::<f64>()) {
+            if let Some(json) = serde_json::Number::from_f64(number)
+                && let Ok(joules) = joules_of(&serde_json::Value::Number(json))
+            {
+                prop_assert!((joules.as_f64() - number).abs() <= number.abs() * 1e-15);
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Learning idle power from the running meter.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::estimate::{Estimate, Unstable, estimate};
+use super::{Baseline, BaselineError, Idle, IdleState, Label};
+use crate::clock::Timestamp;
+use crate::energy::meter::{Meter, Snapshot};
+use crate::energy::probe::{ProbeInfo, Provenance};
+use crate::units::Watts;
+
+/// From this time on a baseline is called full.
+const FULL: Duration = Duration::from_secs(60);
+const FULL_BLOCK: Duration = Duration::from_secs(1);
+const SHORT_BLOCK: Duration = Duration::from_millis(250);
+/// Before a full one: boards take seconds to come down after work.
+const SETTLE_BLOCK: Duration = Duration::from_secs(5);
+const LONGEST_SETTLE: u32 = 6;
+/// Falling by less than this in five seconds is settled.
+const SETTLED_WATTS: f64 = 0.5;
+const TRIES: u32 = 3;
+/// Utilisation above which a machine is not idle.
+const BUSY_SHARE: f64 = 0.25;
+
+/// How a baseline is to be learned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LearnSettings {
+    /// How long to watch.
+    pub time: Duration,
+    /// More power than this, of all probes together, is not idle.
+    pub most_watts: Option<Watts>,
+    /// What is open meanwhile.
+    pub state: IdleState,
+    /// What else it depends on.
+    pub facts: BTreeMap<String, String>,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Learning {
+    /// Waiting for the power to come down.
+    Settling,
+    /// So many blocks of all are watched.
+    Watching {
+        /// Done.
+        done: u64,
+        /// All.
+        of: u64,
+    },
+    /// It has to be tried again, for this reason.
+    Again(Unstable),
+}
+
+/// Watches the idle machine. What is unsteady is tried three times and then an error: there is
+/// no default idle power.
+///
+/// # Errors
+/// When there is no probe, or no steady idle power.
+pub fn learn(
+    meter: &Meter,
+    settings: &LearnSettings,
+    now: Timestamp,
+    progress: &mut dyn FnMut(Learning),
+) -> Result<Baseline, BaselineError> {
+    if meter.probes().is_empty() {
+        return Err(BaselineError::NoReadings);
+    }
+    let is_full = settings.time >= FULL;
+    let block = if is_full { FULL_BLOCK } else { SHORT_BLOCK };
+    let count = (settings.time.as_millis() / block.as_millis()).max(4) as u64;
+    let mut failed = None;
+    for _ in 0..TRIES {
+        if is_full {
+            progress(Learning::Settling);
+            settle(meter);
+        }
+        let blocks = watch(meter, block, count, progress);
+        match judge(meter.probes(), settings, &blocks, block) {
+            Ok(estimates) => {
+                let idle = meter.probes().iter().zip(estimates);
+                return Ok(Baseline {
+                    idle: idle.map(|(probe, found)| idle_of(probe, found)).collect(),
+                    state: settings.state,
+                    label: if is_full { Label::Full } else { Label::Short },
+                    block_ms: block.as_millis() as u64,
+                    blocks: count,
+                    facts: settings.facts.clone(),
+                    learned: now,
+                });
+            }
+            Err((probe, cause)) => {
+                progress(Learning::Again(cause));
+                failed = Some((probe, cause));
+            }
+        }
+    }
+    let (probe, cause) = failed.ok_or(BaselineError::NoReadings)?;
+    Err(BaselineError::Unstable {
+        probe,
+        cause,
+        tries: TRIES,
+    })
+}
+
+fn idle_of(probe: &ProbeInfo, found: Estimate) -> Idle {
+    // A millionth of a watt is finer than any sensor, and keeps the file short.
+    let round = |watts: f64| Watts((watts * 1e6).round() / 1e6);
+    Idle {
+        probe: probe.id.clone(),
+        watts: round(found.watts),
+        sigma_watts: round(found.sigma_watts),
+        spread_watts: round(found.spread_watts),
+    }
+}
+
+/// What one block held.
+struct Block {
+    /// Mean power of each probe.
+    watts: Vec<f64>,
+    unmeasured: Duration,
+}
+
+fn block_between(before: &Snapshot, after: &Snapshot) -> Block {
+    let time = after.until.since(before.until);
+    let energies = after.totals.iter().zip(&before.totals);
+    Block {
+        watts: energies
+            .map(|(after, before)| (*after - *before).per(time).0)
+            .collect(),
+        unmeasured: after.unmeasured.saturating_sub(before.unmeasured),
+    }
+}
+
+fn watch(
+    meter: &Meter,
+    length: Duration,
+    count: u64,
+    progress: &mut dyn FnMut(Learning),
+) -> Vec<Block> {
+    let mut before = meter.snapshot();
+    (1..=count)
+        .map(|done| {
+            let after = meter.wait_until(before.until.plus(length));
+            let block = block_between(&before, &after);
+            before = after;
+            progress(Learning::Watching { done, of: count });
+            block
+        })
+        .collect()
+}
+
+/// Waits until the power no longer falls.
+fn settle(meter: &Meter) {
+    let mut before = f64::INFINITY;
+    for _ in 0..LONGEST_SETTLE {
+        let start = meter.snapshot();
+        let end = meter.wait_until(start.until.plus(SETTLE_BLOCK));
+        let watts: f64 = block_between(&start, &end).watts.iter().sum();
+        if before - watts < SETTLED_WATTS && before.is_finite() {
+            return;
+        }
+        before = watts;
+    }
+}
+
+fn judge(
+    probes: &[ProbeInfo],
+    settings: &LearnSettings,
+    blocks: &[Block],
+    length: Duration,
+) -> Result<Vec<Estimate>, (String, Unstable)> {
+    let unmeasured: Duration = blocks.iter().map(|block| block.unmeasured).sum();
+    if unmeasured > length {
+        let all = probes.iter().map(|probe| probe.name.as_str());
+        let names: Vec<&str> = all.collect();
+        return Err((
+            names.join(" + "),
+            Unstable::Unmeasured(unmeasured.as_secs_f64()),
+        ));
+    }
+    let mut estimates = Vec::new();
+    for (at, probe) in probes.iter().enumerate() {
+        let watts: Vec<f64> = blocks.iter().map(|block| block.watts[at]).collect();
+        let found = estimate(&watts, length).map_err(|cause| (probe.name.clone(), cause))?;
+        // A utilisation model of an idle machine is close to zero. What is far above that is other
+        // work, and taking it off would hide joules.
+        let most_watts = probe.max_watts.0 * BUSY_SHARE;
+        if probe.provenance == Provenance::Modelled && found.watts > most_watts {
+            let watts = found.watts;
+            return Err((probe.name.clone(), Unstable::Busy { watts, most_watts }));
+        }
+        estimates.push(found);
+    }
+    let watts: f64 = estimates.iter().map(|found| found.watts).sum();
+    match settings.most_watts {
+        Some(most) if watts > most.0 => {
+            let most_watts = most.0;
+            Err(("all probes".into(), Unstable::Busy { watts, most_watts }))
+        }
+        _ => Ok(estimates),
+    }
+}

@@ -1,0 +1,146 @@
+//! Leases: joules set aside for one piece of work.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::units::Joules;
+
+/// Longest time that a lease may stay open.
+pub const LONGEST_LEASE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Name of a lease, chosen by whoever takes it. The same name never takes twice.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LeaseId(String);
+
+impl LeaseId {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for LeaseId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+        if (1..=64).contains(&text.len()) && text.chars().all(is_plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("an id has 1 to 64 letters, digits, or any of - _ . :".into())
+        }
+    }
+}
+
+impl TryFrom<String> for LeaseId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<LeaseId> for String {
+    fn from(id: LeaseId) -> Self {
+        id.0
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Take {
+    /// Its name.
+    pub id: LeaseId,
+    /// How much.
+    pub joules: Joules,
+    /// What for, in words.
+    pub purpose: String,
+    /// After this time without an end it is charged in full.
+    pub ttl: Duration,
+}
+
+/// Joules set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// Its name.
+    pub id: LeaseId,
+    /// What for, in words.
+    pub purpose: String,
+    /// How much.
+    pub reserved: Joules,
+    /// Since when.
+    pub opened: Timestamp,
+    /// From then on it is charged in full.
+    pub expires: Timestamp,
+    /// What was measured so far, as of the last record.
+    pub measured: Joules,
+}
+
+/// A lease that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Closed {
+    /// Its name.
+    pub id: LeaseId,
+    /// What was set aside.
+    pub reserved: Joules,
+    /// What it was charged.
+    pub charged: Joules,
+}
+
+/// When a shortfall will be made up by the allowance alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Affordable {
+    /// At this time.
+    At(Timestamp),
+    /// Never: there is no allowance.
+    NeverWithoutGrant,
+    /// Never: it is more than the cap.
+    AboveCap(Joules),
+}
+
+/// The bucket holds less than was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Short {
+    /// What it holds.
+    pub level: Joules,
+    /// What is missing.
+    pub missing: Joules,
+    /// When it will do.
+    pub affordable: Affordable,
+}
+
+/// Why a request was turned down. Nothing has changed then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is too little.
+    #[error("the bucket holds {level} J, {missing} J too little", level = .0.level, missing = .0.missing)]
+    Short(Short),
+    /// Not an amount that can be taken.
+    #[error("{0} J is not an amount above zero")]
+    NotAnAmount(Joules),
+    /// The id belongs to a lease of another size.
+    #[error("the id {0} was used for another amount")]
+    IdReused(LeaseId),
+    /// There is no such lease.
+    #[error("there is no lease {0}")]
+    NoLease(LeaseId),
+    /// The time to live makes no sense.
+    #[error("a lease lives from 1 s to {} s", LONGEST_LEASE.as_secs())]
+    BadTtl,
+    /// So many leases are open that no more are taken.
+    #[error("{0} leases are open, no more are given")]
+    TooManyLeases(usize),
+}

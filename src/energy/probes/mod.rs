@@ -1,0 +1,174 @@
+//! The probes of this machine, found without counting anything twice.
+
+mod cpu_model;
+mod hwmon;
+mod nvml;
+#[cfg(target_os = "linux")]
+mod perf;
+mod powercap;
+pub mod replay;
+pub mod sim;
+mod sysfs;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use cpu_model::{CpuModel, DEFAULT_CPU_TDP_WATTS, processor_name};
+pub use powercap::{RaplChoice, powercap_probes};
+
+use super::probe::{Probe, Scope};
+use super::record::{RecordError, Recording};
+use super::time::Clock;
+use crate::units::Watts;
+
+/// Which probes are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeChoice {
+    /// Those of this machine.
+    Machine,
+    /// A simulated board with a trace of this seed.
+    Simulated(u64),
+    /// A recording, played once.
+    Replayed(PathBuf),
+}
+
+/// Where to look.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sources {
+    /// Which probes are wanted.
+    pub choice: ProbeChoice,
+    /// NVML's library, when it is not where the system has it.
+    pub nvml_library: Option<OsString>,
+    /// The folder of powercap zones.
+    pub powercap: PathBuf,
+    /// Which of them count.
+    pub rapl: RaplChoice,
+    /// The kernel's folder of the RAPL performance counters.
+    pub perf: PathBuf,
+    /// The folder of hardware monitors.
+    pub hwmon: PathBuf,
+    /// For the CPU model.
+    pub cpu_tdp: Watts,
+}
+
+/// A probe that was looked for and not found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Which.
+    pub name: String,
+    /// Why.
+    pub cause: String,
+    /// The line that would make it work, where there is one.
+    pub fix: Option<String>,
+}
+
+impl Missing {
+    fn because(name: &str, cause: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            cause: cause.into(),
+            fix: None,
+        }
+    }
+}
+
+/// What was found, and what was not.
+#[derive(Default)]
+pub struct Discovery {
+    /// Probes with disjoint scopes, so that their sum counts nothing twice.
+    pub probes: Vec<Box<dyn Probe>>,
+    /// The others.
+    pub missing: Vec<Missing>,
+    /// What idle power depends on besides the probes: drivers, power limits.
+    pub facts: BTreeMap<String, String>,
+}
+
+/// Looks for NVIDIA boards, and for the processor's energy: RAPL's files, else its performance
+/// counters, else hardware monitors, else the model.
+///
+/// # Errors
+/// When a recording cannot be read.
+pub fn discover(sources: &Sources, clock: &Arc<dyn Clock>) -> Result<Discovery, RecordError> {
+    match &sources.choice {
+        ProbeChoice::Machine => Ok(machine(sources)),
+        ProbeChoice::Simulated(seed) => {
+            let trace = Arc::new(sim::Trace::random(*seed));
+            let board = sim::Simulated::new(trace, sim::Sensor::COUNTER, Arc::clone(clock));
+            Ok(Discovery {
+                probes: vec![Box::new(board)],
+                ..Discovery::default()
+            })
+        }
+        ProbeChoice::Replayed(path) => Ok(Discovery {
+            probes: replay::replayed(&Recording::read(path)?, clock),
+            ..Discovery::default()
+        }),
+    }
+}
+
+fn machine(sources: &Sources) -> Discovery {
+    let mut found = Discovery::default();
+    match nvml::boards(sources.nvml_library.as_deref()) {
+        Ok(boards) => {
+            for (probe, facts) in boards.probes.iter().zip(&boards.facts) {
+                let id = &probe.info().id;
+                let mut fact = |name: &str, value: Option<String>| {
+                    found
+                        .facts
+                        .extend(value.map(|v| (format!("{id}.{name}"), v)));
+                };
+                fact("driver", facts.driver.clone());
+                fact("power_limit_mw", facts.power_limit_mw.clone());
+                fact("persistence", facts.persistence.clone());
+            }
+            found.probes.extend(boards.probes);
+            let left_out = boards.left_out.into_iter();
+            found
+                .missing
+                .extend(left_out.map(|board| Missing::because(&board.board, board.cause)));
+        }
+        Err(cause) => found.missing.push(Missing::because("NVML", cause)),
+    }
+    processor(sources, &mut found);
+    found
+}
+
+fn processor(sources: &Sources, found: &mut Discovery) {
+    match powercap_probes(&sources.powercap, sources.rapl) {
+        Ok(zones) => return found.probes.extend(zones),
+        Err(reason) => found.missing.push(reason),
+    }
+    match perf_probes(&sources.perf) {
+        Ok(packages) => return found.probes.extend(packages),
+        Err(reason) => found.missing.push(reason),
+    }
+    let sensors = hwmon::hwmon_probes(&sources.hwmon);
+    if !sensors.is_empty() {
+        if sensors
+            .iter()
+            .any(|probe| probe.info().scope == Scope::Module)
+        {
+            // A module holds the graphics chip: its board would be counted twice.
+            found
+                .probes
+                .retain(|probe| probe.info().scope != Scope::Gpu);
+        }
+        return found.probes.extend(sensors);
+    }
+    match CpuModel::new(sources.cpu_tdp) {
+        Ok(model) => found.probes.push(Box::new(model)),
+        Err(cause) => found.missing.push(Missing::because("CPU model", cause)),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn perf_probes(sysfs: &Path) -> Result<Vec<Box<dyn Probe>>, Missing> {
+    perf::perf_probes(sysfs)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn perf_probes(_sysfs: &Path) -> Result<Vec<Box<dyn Probe>>, Missing> {
+    Err(Missing::because("RAPL (perf)", "only Linux has it"))
+}

@@ -1,0 +1,52 @@
+//! The agent that a command asks for joules: the one at `agent_url`, or one in this process.
+
+use std::sync::Arc;
+
+use super::error::EngineError;
+use crate::clock::Timestamp;
+use crate::energy::agent::server::read_token;
+use crate::energy::agent::{AgentSettings, JouleAgent, LocalAgent, RemoteAgent};
+use crate::energy::{Bucket, Clock, Inflow, SystemClock, discover};
+use crate::project::Project;
+use crate::settings::Settings;
+
+/// Connects to the agent of the settings, or starts one that lasts as long as this command.
+///
+/// # Errors
+/// When there is no probe, the bucket is held elsewhere, or nobody answers.
+pub fn open_agent(
+    project: &Project,
+    settings: &Settings,
+) -> Result<Arc<dyn JouleAgent>, EngineError> {
+    match &settings.agent_url {
+        Some(url) => {
+            let token = settings.token_file.as_deref().map(read_token).transpose()?;
+            Ok(Arc::new(RemoteAgent::connect(url.clone(), token)?))
+        }
+        // A command that comes and goes sees no other work: its own is all there is.
+        None => Ok(Arc::new(local_agent(project, settings, Inflow::Off)?)),
+    }
+}
+
+/// Starts an agent in this process, on the project's bucket.
+///
+/// # Errors
+/// When there is no probe, or the bucket is held elsewhere.
+pub fn local_agent(
+    project: &Project,
+    settings: &Settings,
+    inflow: Inflow,
+) -> Result<LocalAgent, EngineError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let discovery = discover(&settings.sources, &clock)?;
+    let bucket = Bucket::open(&project.bucket(), settings.bucket, Timestamp::now())?;
+    let settings = AgentSettings {
+        hz: settings.hz,
+        inflow,
+        baselines: project.baselines(),
+        baseline_time: settings.baseline_time,
+        idle_learn: settings.idle_learn,
+        idle: settings.idle,
+    };
+    Ok(LocalAgent::start(discovery, bucket, clock, settings)?)
+}
