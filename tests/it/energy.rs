@@ -1,0 +1,344 @@
+//! The commands around joules: recordings, calibration, load, the bucket's history, and a run
+//! against an agent.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use cryoflux::clock::Timestamp;
+use cryoflux::energy::probes::sim::{Sensor, Simulated, Trace};
+use cryoflux::energy::{Clock, Mono, Probe, Recorder, Recording, Sampler, VirtualClock};
+use serde_json::Value;
+
+use crate::lab::Lab;
+
+/// A running `cryo agent`, killed with the test.
+struct Agent {
+    child: Child,
+    url: String,
+}
+
+impl Agent {
+    fn start(lab: &Lab) -> Self {
+        let mut child = lab.start(&["agent", "--listen", "127.0.0.1:0"]);
+        let said = BufReader::new(child.stderr.take().unwrap());
+        let mut lines = said.lines();
+        let url = loop {
+            let line = lines.next().expect("the agent ended").unwrap();
+            if let Some((_, url)) = line.split_once("listens at ") {
+                break url.to_owned();
+            }
+        };
+        // What it says later must not fill the pipe.
+        thread::spawn(move || lines.for_each(drop));
+        Self { child, url }
+    }
+
+    fn interrupt(mut self) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-INT", &id]).status();
+        assert!(sent.unwrap().success());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn number(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
+}
+
+/// A project whose probe is a simulated board that is always at work.
+fn with_simulated_board() -> Lab {
+    let lab = Lab::new();
+    lab.edit("cryo.toml", "[meter]", "[meter]\nprobes = \"sim:7\"");
+    lab.freeze(&["sim:board"]);
+    lab
+}
+
+#[test]
+fn a_recording_gives_the_same_accounts_again() {
+    let lab = with_simulated_board();
+    let live = lab
+        .cryo(&["meter", "record", "a.jsonl", "--seconds", "4", "--json"])
+        .expect(0)
+        .json();
+    assert!(live["rounds"].as_u64().unwrap() > 30, "{live:#}");
+    assert!(number(&live["accounts"]["gross"]) > 100.0, "{live:#}");
+    let again = lab
+        .cryo(&["meter", "replay", "a.jsonl", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(live, again);
+    // A recording is never overwritten.
+    lab.cryo(&["meter", "record", "a.jsonl", "--seconds", "1"])
+        .expect(3);
+    // A torn last line is left out, a torn middle is named.
+    let text = fs::read_to_string(lab.path("a.jsonl")).unwrap();
+    lab.write("torn.jsonl", &text[..text.len() - 20]);
+    lab.cryo(&["meter", "replay", "torn.jsonl"]).expect(0);
+    lab.write("bad.jsonl", &text.replacen("{\"looks\"", "{\"lo", 1));
+    let bad = lab.cryo(&["meter", "replay", "bad.jsonl"]).expect(3);
+    assert!(bad.stderr.contains("line 2"), "{}", bad.stderr);
+}
+
+#[test]
+fn a_recording_can_be_metered_like_a_board() {
+    let lab = with_simulated_board();
+    lab.cryo(&["meter", "record", "a.jsonl", "--seconds", "6"])
+        .expect(0);
+    lab.edit("cryo.toml", "sim:7", "replay:a.jsonl");
+    let found = lab
+        .cryo(&["meter", "--json", "--seconds", "2"])
+        .expect(0)
+        .json();
+    assert_eq!(found["probes"][0]["provenance"], "replayed");
+    assert!(found["probes"][0]["watts"].as_f64().unwrap() > 50.0);
+}
+
+/// The recording of minutes, made in a moment on a clock that runs as fast as it is asked.
+fn record_quickly(path: &Path, time: Duration) {
+    let clock = Arc::new(VirtualClock::default());
+    let trace = Arc::new(Trace::random(7));
+    let board = Simulated::new(trace, Sensor::COUNTER, Arc::clone(&clock) as _);
+    let probe: Box<dyn Probe> = Box::new(board);
+    let probes = [probe.info().clone()];
+    let mut sampler = Sampler::new(vec![probe], Arc::clone(&clock) as _, 10.0, 1);
+    let began = (Timestamp::now(), clock.now());
+    let mut recorder = Recorder::start(path, &probes, None, began).unwrap();
+    while clock.now().since(Mono::default()) < time {
+        clock.sleep_until(sampler.next_round());
+        recorder.push(&sampler.round().0).unwrap();
+    }
+    recorder.flush().unwrap();
+}
+
+#[test]
+fn a_wall_meter_is_fitted_and_cited() {
+    let lab = with_simulated_board();
+    record_quickly(&lab.path("a.jsonl"), Duration::from_secs(300));
+    let recording = Recording::read(&lab.path("a.jsonl")).unwrap();
+    // A wall meter that shows 1.2 times the board and 30 W of its own, once a second.
+    let mut wall = String::from("time,watts\n");
+    let mut joules = 0.0;
+    let mut since = None;
+    for stretch in recording.stretches() {
+        let at = recording.wall(stretch.until);
+        joules += stretch.gross().as_f64();
+        let start = *since.get_or_insert(recording.wall(stretch.from));
+        let seconds = at.since(start).as_secs_f64();
+        if seconds >= 1.0 {
+            wall += &format!("{at},{:.3}\n", 30.0 + 1.2 * joules / seconds);
+            (joules, since) = (0.0, Some(at));
+        }
+    }
+    lab.write("wall.csv", &wall);
+    let fit = lab
+        .cryo(&[
+            "meter",
+            "calibrate",
+            "wall.csv",
+            "--record",
+            "a.jsonl",
+            "--json",
+        ])
+        .expect(0)
+        .json();
+    let gain = number(&fit["calibration"]["gain"]);
+    let offset = number(&fit["calibration"]["offset_watts"]);
+    assert!((gain - 1.2).abs() < 0.02, "{fit:#}");
+    assert!((offset - 30.0).abs() < 4.0, "{fit:#}");
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    let energy = &lab.history()[0]["energy"];
+    assert_eq!(energy["calibration"]["hash"], fit["calibration_hash"]);
+    assert_eq!(energy["provenance"], "simulated");
+    lab.cryo(&["verify"]).expect(0);
+}
+
+#[test]
+fn stress_shows_what_it_draws() {
+    let lab = Lab::new();
+    let run = lab
+        .cryo(&["stress", "cpu", "--seconds", "2", "--json"])
+        .expect(0)
+        .json();
+    let samples = run["samples"].as_array().unwrap();
+    let last = &samples.last().unwrap();
+    assert!(last["gflops"].as_f64().unwrap() > 0.1, "{last:#}");
+    assert!(last["sample"]["cpu_w"].as_f64().unwrap() > 1.0, "{last:#}");
+    assert_eq!(last["sample"]["gpu_w"], Value::Null, "no board is no watts");
+    if cfg!(not(feature = "cuda")) {
+        let gpu = lab.cryo(&["stress", "gpu"]).expect(3);
+        assert!(gpu.stderr.contains("without CUDA"), "{}", gpu.stderr);
+    }
+    lab.cryo(&["stress", "cpu", "--seconds", "0"]).expect(3);
+}
+
+#[test]
+fn the_history_of_the_bucket_tells_every_joule() {
+    let lab = Lab::new();
+    lab.cryo(&["bucket", "grant", "50"]).expect(0);
+    lab.apply().expect(0);
+    let records = lab.cryo(&["bucket", "history", "--json"]).expect(0).json();
+    let kinds: Vec<&str> = records
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|record| record.as_object().unwrap().keys())
+        .map(String::as_str)
+        .filter(|key| !["seq", "at", "allowance", "flowed"].contains(key))
+        .collect();
+    let expected = ["settled", "taken", "settled", "taken", "granted"];
+    assert_eq!(kinds, expected, "{records:#}");
+    let receipts = lab.history();
+    let spent = &receipts.last().unwrap()["joules_spent"];
+    assert_eq!(&records[0]["settled"]["charged"], spent);
+    let text = lab.cryo(&["bucket", "history"]).expect(0).stdout;
+    assert!(text.contains("lab/learn"), "{text}");
+}
+
+#[test]
+fn a_run_is_the_same_against_an_agent() {
+    let lab = with_simulated_board();
+    let agent = Agent::start(&lab);
+    // Its bucket is held: without the agent there is no second way to it.
+    let held = lab.apply().expect(15);
+    assert!(held.stderr.contains("agent_url"), "{}", held.stderr);
+    let text = fs::read_to_string(lab.path("cryo.toml")).unwrap();
+    lab.write(
+        "cryo.toml",
+        &format!("agent_url = \"{}\"\n{text}", agent.url),
+    );
+    let before = lab.level();
+    lab.apply().expect(0);
+    let receipts = lab.history();
+    let energy = &receipts[2]["energy"];
+    assert_eq!(energy["provenance"], "simulated");
+    assert_eq!(energy["meter"], "sim:board");
+    let spent: f64 = receipts
+        .iter()
+        .filter(|receipt| receipt["kind"] == "decision")
+        .map(|receipt| number(&receipt["joules_spent"]))
+        .sum();
+    assert!(spent > 5.0, "a board at work draws power: {spent} J");
+    assert!(
+        (before - lab.level() - spent).abs() < 1e-6,
+        "the lease was settled at the receipt's value"
+    );
+    lab.cryo(&["verify"]).expect(0);
+    // The run was all there was, and nothing of it came back.
+    let bucket = lab.cryo(&["bucket", "--json"]).expect(0).json();
+    assert_eq!(number(&bucket["accounts"]["credited"]), 0.0, "{bucket:#}");
+    let plan = lab.cryo(&["plan", "p.toml", "--json"]).expect(0).json();
+    assert_eq!(number(&plan["bucket_joules"]), lab.level());
+    let stress = lab.cryo(&["stress", "cpu", "--seconds", "1"]).expect(0);
+    assert!(stress.stdout.contains("net W"), "{}", stress.stdout);
+    agent.interrupt();
+    let gone = lab.apply().expect(1);
+    assert!(gone.stderr.contains("does not answer"), "{}", gone.stderr);
+}
+
+#[test]
+fn a_client_that_is_killed_forfeits_its_lease_and_no_more() {
+    let lab = with_simulated_board();
+    let agent = Agent::start(&lab);
+    let text = fs::read_to_string(lab.path("cryo.toml")).unwrap();
+    lab.write(
+        "cryo.toml",
+        &format!("agent_url = \"{}\"\n{text}", agent.url),
+    );
+    lab.edit("p.toml", "max_steps = 15", "max_steps = 2000");
+    let before = lab.level();
+    let mut run = lab.start(&["apply", "p.toml"]);
+    // Until the second lease is open.
+    for _ in 0..400 {
+        let bucket = lab.cryo(&["bucket", "--json"]).expect(0).json();
+        let lease = &bucket["leases"][0]["purpose"];
+        if lease == "lab/learn" {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    lab.edit("p.toml", "max_steps = 2000", "max_steps = 15");
+    lab.apply().expect(0);
+    let aborted: Vec<Value> = lab
+        .history()
+        .into_iter()
+        .filter(|receipt| receipt["kind"] == "aborted")
+        .collect();
+    assert_eq!(aborted.len(), 1);
+    assert_eq!(number(&aborted[0]["joules_forfeited"]), 4000.0);
+    assert_eq!(aborted[0]["joules_spent"], Value::Null);
+    assert!(lab.level() <= before - 4000.0);
+    lab.cryo(&["verify"]).expect(0);
+}
+
+#[test]
+fn the_budget_is_overshot_by_a_step_at_most() {
+    let lab = with_simulated_board();
+    // About 240 W: the gate's 400 rows and a few hundred steps do not fit.
+    lab.edit("p.toml", "max_steps = 15", "max_steps = 20000");
+    let text = fs::read_to_string(lab.path("p.toml")).unwrap();
+    let at = text.rfind("budget_joules = 4000").unwrap();
+    let (head, tail) = text.split_at(at);
+    lab.write(
+        "p.toml",
+        &format!("{head}{}", tail.replacen("4000", "2400", 1)),
+    );
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    let run = lab.cryo(&["apply", "p.toml", "--task", "learn"]);
+    assert!([0, 10].contains(&run.code), "{}", run.stderr);
+    let receipts = lab.history();
+    let receipt = receipts.last().unwrap();
+    let energy = &receipt["energy"];
+    assert_eq!(receipt["train"]["stopped"], "budget", "{receipt:#}");
+    assert_eq!(number(&energy["joules_reserved"]), 2400.0);
+    assert!(number(&energy["joules_reserved_eval"]) > 0.0);
+    let spent = number(&receipt["joules_spent"]);
+    let step = number(&receipt["joules_train"]) / number(&receipt["train"]["steps"]);
+    let overshoot = number(&energy["joules_overshoot"]);
+    println!("budget 2400 J, spent {spent} J, a step {step:.1} J, overshoot {overshoot} J");
+    assert!(overshoot <= step + 0.02 * 2400.0, "{receipt:#}");
+    assert!(spent > 0.8 * 2400.0, "most of the budget was used: {spent}");
+    lab.cryo(&["verify"]).expect(0);
+}
+
+#[test]
+fn the_original_settings_work() {
+    let lab = Lab::new();
+    let found = lab
+        .cryo_with(
+            &["meter", "--json", "--seconds", "1"],
+            &[("JOULE_CPU_TDP_W", "400"), ("JOULE_HZ", "20")],
+        )
+        .expect(0)
+        .json();
+    let name = found["probes"][0]["name"].as_str().unwrap();
+    assert!(name.contains("400 W"), "{name}");
+    assert!(found["sample"]["seq"].as_u64().unwrap() >= 15, "{found:#}");
+    let wrong = lab.cryo_with(&["meter"], &[("JOULE_HZ", "fast")]).expect(3);
+    assert!(wrong.stderr.contains("HZ"), "{}", wrong.stderr);
+    let never = lab.cryo_with(
+        &["meter", "baseline", "--relearn", "--seconds", "1"],
+        &[
+            ("JOULE_IDLE_LEARN_W", "0.1"),
+            ("CRYO_METER__PROBES", "sim:1"),
+        ],
+    );
+    let never = never.expect(13);
+    assert!(never.stderr.contains("hint:"), "{}", never.stderr);
+}
