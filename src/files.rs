@@ -313,6 +313,15 @@ pub fn remove_folder(path: &Path) -> Result<(), FileError> {
     }
 }
 
+/// A folder for files that nobody needs afterwards.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn temporary_folder() -> Result<TempDir, FileError> {
+    let folder = std::env::temp_dir();
+    tempfile::tempdir().map_err(FileError::io("write into", &folder))
+}
+
 /// A folder that is built aside and appears under its name whole, or never.
 #[derive(Debug)]
 pub struct Staging {

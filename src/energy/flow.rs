@@ -64,6 +64,8 @@ impl Measured {
 #[derive(Debug, Clone)]
 struct Watch {
     reserved: Joules,
+    /// What an earlier process had measured when it ended.
+    before: Joules,
     from: Mono,
     until: Option<Mono>,
     measured: Measured,
@@ -142,6 +144,11 @@ impl Flows {
         }
     }
 
+    /// Whether a lease is measured.
+    pub fn is_measuring(&self) -> bool {
+        !self.watches.is_empty()
+    }
+
     /// The baseline in use.
     pub const fn baseline(&self) -> Option<&Baseline> {
         self.baseline.as_ref()
@@ -170,10 +177,12 @@ impl Flows {
         self.watts
     }
 
-    /// Starts to measure a lease. Sending it again changes nothing.
-    pub fn open(&mut self, id: LeaseId, reserved: Joules, at: Mono) {
+    /// Starts to measure a lease. Doing it again changes nothing. `before` is what an earlier
+    /// process had measured of it.
+    pub fn open(&mut self, id: LeaseId, reserved: Joules, before: Joules, at: Mono) {
         self.watches.entry(id).or_insert_with(|| Watch {
             reserved,
+            before,
             from: at,
             until: None,
             measured: Measured::default(),
@@ -234,6 +243,13 @@ impl Flows {
             sigma: watch.doubt.sigma(&self.probes, &self.periods, baseline),
             ..watch.measured
         })
+    }
+
+    /// What an earlier process had measured under a lease.
+    pub fn before(&self, id: &LeaseId) -> Joules {
+        self.watches
+            .get(id)
+            .map_or(Joules::ZERO, |watch| watch.before)
     }
 
     /// This program works, or has said that it will: nothing of that time is credited.
@@ -360,6 +376,11 @@ impl Flows {
             unmeasured_ms: u64::try_from(unmeasured.as_millis()).unwrap_or(u64::MAX),
             ..Flow::default()
         };
+        if self.baseline.is_none() {
+            // Above what, nobody knows.
+            flow.withheld = net;
+            return flow;
+        }
         if is_own {
             flow.own = net;
             return flow;
@@ -402,7 +423,10 @@ impl Flows {
         flow.measured = self
             .watches
             .iter()
-            .map(|(id, watch)| (id.clone(), watch.measured.net().at_least_zero()))
+            .map(|(id, watch)| {
+                let net = watch.measured.net().at_least_zero();
+                (id.clone(), watch.before + net)
+            })
             .collect();
         flow
     }

@@ -28,6 +28,29 @@ pub fn open_agent(
     }
 }
 
+/// Connects to the agent of the settings, or starts one that only watches: it holds up no run of
+/// this project, and changes nothing of its bucket.
+///
+/// # Errors
+/// When there is no probe, or nobody answers.
+pub fn watching_agent(
+    project: &Project,
+    settings: &Settings,
+) -> Result<Arc<dyn JouleAgent>, EngineError> {
+    match &settings.agent_url {
+        Some(_) => open_agent(project, settings),
+        None => Ok(Arc::new(watching_here(project, settings)?)),
+    }
+}
+
+/// Starts an agent in this process that only watches.
+///
+/// # Errors
+/// When there is no probe.
+pub fn watching_here(project: &Project, settings: &Settings) -> Result<LocalAgent, EngineError> {
+    start(project, settings, Inflow::Off, Bucket::for_watching()?)
+}
+
 /// Starts an agent in this process, on the project's bucket.
 ///
 /// # Errors
@@ -37,9 +60,18 @@ pub fn local_agent(
     settings: &Settings,
     inflow: Inflow,
 ) -> Result<LocalAgent, EngineError> {
+    let bucket = Bucket::open(&project.bucket(), settings.bucket, Timestamp::now())?;
+    start(project, settings, inflow, bucket)
+}
+
+fn start(
+    project: &Project,
+    settings: &Settings,
+    inflow: Inflow,
+    bucket: Bucket,
+) -> Result<LocalAgent, EngineError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let discovery = discover(&settings.sources, &clock)?;
-    let bucket = Bucket::open(&project.bucket(), settings.bucket, Timestamp::now())?;
     let settings = AgentSettings {
         hz: settings.hz,
         inflow,

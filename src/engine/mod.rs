@@ -17,7 +17,7 @@ mod select;
 mod session;
 mod workspace;
 
-pub use agent::{local_agent, open_agent};
+pub use agent::{local_agent, open_agent, watching_agent, watching_here};
 pub use budget::Budget;
 pub use cadence::Cadence;
 pub use check::check_files;

@@ -94,7 +94,8 @@ impl Bench {
         let id: LeaseId = "lease".parse().unwrap();
         self.run_until(seconds(start));
         let from = self.clock.now();
-        self.flows.open(id.clone(), Joules::from_smallest(1), from);
+        self.flows
+            .open(id.clone(), Joules::from_smallest(1), Joules::ZERO, from);
         self.run_until(seconds(start + time));
         let until = self.clock.now();
         self.flows.close(&id, until);
@@ -208,7 +209,9 @@ fn other_work_is_credited_and_own_work_is_not() {
     // The lease starts seconds after the work and is settled seconds before its end.
     bench.run_until(seconds(63.0));
     let from = bench.clock.now();
-    bench.flows.open(id.clone(), Joules::from_smallest(1), from);
+    bench
+        .flows
+        .open(id.clone(), Joules::from_smallest(1), Joules::ZERO, from);
     bench.run_until(seconds(117.0));
     let until = bench.clock.now();
     bench.flows.close(&id, until);

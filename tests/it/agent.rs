@@ -79,7 +79,6 @@ fn local_agent(folder: &Path) -> LocalAgent {
 /// An agent that listens, on a thread of the test.
 struct Served {
     agent: Arc<LocalAgent>,
-    listen: Listen,
     at: SocketAddr,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
@@ -99,12 +98,11 @@ impl Served {
         let say = move |at: &Listen| ready.send(at.clone()).unwrap();
         let run = move || serve(served, &listen, token, stopped, say).unwrap();
         let thread = thread::spawn(run);
-        let listen = readied.recv_timeout(Duration::from_secs(10)).unwrap();
+        let at = readied.recv_timeout(Duration::from_secs(10)).unwrap();
         // A Unix socket has no port.
-        let port = listen.to_string().rsplit(':').next().unwrap().parse();
+        let port = at.to_string().rsplit(':').next().unwrap().parse();
         Self {
             agent,
-            listen,
             at: ([127, 0, 0, 1], port.unwrap_or(0)).into(),
             stop,
             thread,
@@ -128,10 +126,6 @@ impl Served {
     fn levels(&self) -> (Joules, Joules) {
         let bucket = self.agent.bucket_itself();
         bucket.look(|ledger| (ledger.level(), ledger.level() + ledger.reserved()))
-    }
-
-    fn answers(&self) -> bool {
-        ask(self.at, "GET /v1/sample", "", "").is_ok_and(|(status, _)| status == 200)
     }
 }
 
@@ -196,7 +190,6 @@ fn a_sample_and_a_take_have_the_originals_fields_and_a_take_is_all_or_nothing() 
     let (status, short) = served.post("take", r#"{"joules":60,"id":"much"}"#);
     assert!(status == 409 && short["error"].is_string(), "{short}");
     assert!(short["ok"] == false && short["short_j"] == 0.25, "{short}");
-    assert_eq!(served.levels().0, Joules::from_smallest(59_750_000));
     let (status, all) = served.post("take", r#"{"joules":"59.75","id":"much"}"#);
     assert_eq!((status, &all["remaining_j"]), (200, &json!(0.0)), "{all}");
 }
@@ -206,8 +199,7 @@ fn any_agent(agent: &dyn JouleAgent) {
     let level = || agent.bucket().unwrap().level_joules;
     let take = |name: &str, whole| agent.take(&take(name, joules(whole)));
     let settle = |id: &LeaseId, whole| agent.settle(id, Some(joules(whole)));
-    let ids = ["a", "b", "c", "none"].map(|name| name.parse::<LeaseId>().unwrap());
-    let [a, b, c, none] = &ids;
+    let [a, b, c, none] = &["a", "b", "c", "none"].map(|name| name.parse().unwrap());
     assert_eq!(agent.about().unwrap().probes[0].id, "sim:board");
     assert_eq!(agent.sample().unwrap().status, Status::Ok);
     let baseline = agent.baseline(IdleState::Bare, Relearn::IfAbsent, &mut |_| ());
@@ -221,26 +213,21 @@ fn any_agent(agent: &dyn JouleAgent) {
         let error = take(name, whole).unwrap_err().to_string();
         assert!(error.contains(cause), "{error}");
     }
-    let never = Affordable::NeverWithoutGrant;
-    for (whole, affordable) in [(100, never), (1000, Affordable::AboveCap(POLICY.cap))] {
-        let refused = take("short", whole);
-        let Err(AgentError::Refused(Refusal::Short(short))) = refused else {
-            panic!("{refused:?}");
-        };
-        let missing = joules(whole - 90);
-        assert_eq!((short.missing, short.affordable), (missing, affordable));
-    }
+    let short = |whole| match take("short", whole) {
+        Err(AgentError::Refused(Refusal::Short(short))) => (short.missing, short.affordable),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(short(100), (joules(10), Affordable::NeverWithoutGrant));
+    assert_eq!(short(1000), (joules(910), Affordable::AboveCap(POLICY.cap)));
     assert_eq!(level(), joules(90));
     let progress = || agent.progress(a).unwrap();
-    let long = Duration::from_millis(400);
-    soon("it is measured", || progress().measured.time >= long);
+    soon("it is measured", || progress().measured.updates >= 12);
     let progress = progress();
     let watts = progress.measured.net().per(progress.measured.time).0;
     assert!((10.0..20.0).contains(&watts), "{progress:?}");
     let measured = agent.close(a).unwrap();
     assert!(measured.time >= progress.measured.time);
     assert_eq!(agent.close(a).unwrap(), measured);
-    // Settled at what was measured, once.
     let closed = agent.settle(a, None).unwrap();
     assert_eq!(closed.charged, measured.net());
     assert_eq!(level(), joules(120) - measured.net());
@@ -258,7 +245,6 @@ fn any_agent(agent: &dyn JouleAgent) {
         let is_none = matches!(result, Err(AgentError::Refused(Refusal::NoLease(_))));
         assert!(is_none, "{result:?}");
     }
-    agent.stir(Duration::from_secs(1)).unwrap();
     let view = agent.bucket().unwrap();
     assert!(view.leases.is_empty() && view.reserved_joules == Joules::ZERO);
     let sums = view.accounts;
@@ -270,11 +256,11 @@ fn who_uses_an_agent_cannot_tell_where_it_runs() {
     let folders = [(); 3].map(|()| TempDir::new().unwrap());
     any_agent(&local_agent(folders[0].path()));
     let tcp = Served::start(&folders[1]);
-    let url = tcp.listen.to_string().parse().unwrap();
+    let url = format!("http://{}", tcp.at).parse().unwrap();
     any_agent(&RemoteAgent::connect(url, None).unwrap());
     let socket = folders[2].path().join("agent.sock");
     let unix = Served::with(folders[2].path(), &Listen::Unix(socket.clone()), None);
-    let url: AgentUrl = unix.listen.to_string().parse().unwrap();
+    let url: AgentUrl = format!("unix:{}", socket.display()).parse().unwrap();
     any_agent(&RemoteAgent::connect(url.clone(), None).unwrap());
     unix.stop();
     assert!(!socket.exists(), "the socket is removed");
@@ -290,6 +276,7 @@ const BAD_BODIES: &str = r#"
 400 POST /v1/take  {"joules":1,"id":"ä"}  {"joules":1,"id":"a\nb"}  {"joules":1,"id":5}
 400 POST /v1/take  {"joules":1,"ttl_s":0}  {"joules":1,"ttl_s":0.5}  {"joules":1,"ttl_s":-1}
 400 POST /v1/take  {"joules":1,"ttl_s":1e300}  {"joules":1,"ttl_s":604801}  {"joules":1,"purpose":1}
+400 POST /v1/take  {"joules":1,"id":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}
 409 POST /v1/take  {"joules":2,"id":"open"}
 400 POST /v1/settle  {"lease":"open","joules":-1}  {"lease":"open","joules":1e300}  ["open"]
 404 POST /v1/settle  {"lease":"unknown"}  {"lease":"unknown","joules":1}
@@ -351,10 +338,6 @@ fn bad_input_gets_a_clear_error_and_changes_nothing() {
         let header = format!("{header}\r\n");
         check(status, "POST /v1/take", &header, r#"{"joules":5}"#);
     }
-    for (field, length) in [("id", 65), ("purpose", 201)] {
-        let body = json!({"joules": 1, field: "x".repeat(length)});
-        check("400", "POST /v1/take", JSON, &body.to_string());
-    }
     check("413", "POST /v1/take", JSON, &"x".repeat(20_000));
     for host in OWN.split(' ').map(|host| format!("Host: {host}\r\n")) {
         let (status, _) = ask(at, "GET /v1/sample", &host, "").unwrap();
@@ -377,7 +360,7 @@ fn bad_input_gets_a_clear_error_and_changes_nothing() {
     }
     let answer = ask(at, "POST /v1/take", JSON, &huge);
     assert!(answer.is_err() || answer.is_ok_and(|(status, _)| status == 413));
-    assert!(served.answers() && served.levels() == before);
+    assert!(served.get("/v1/sample").0 == 200 && served.levels() == before);
 }
 
 #[test]
@@ -416,10 +399,9 @@ fn no_body_whatsoever_breaks_the_agent_or_fills_the_bucket() {
         Ok(())
     };
     TestRunner::new(config).run(&requests, send).unwrap();
-    assert!(served.answers());
+    assert!(served.get("/v1/sample").0 == 200);
 }
 
-#[cfg(unix)]
 #[test]
 fn who_spends_shows_the_token_and_who_looks_need_not() {
     use std::os::unix::fs::PermissionsExt;
@@ -432,8 +414,6 @@ fn who_spends_shows_the_token_and_who_looks_need_not() {
     assert!(matches!(readable, ListenError::Readable(_)) && readable.hint().is_some());
     chmod(0o600);
     let token = read_token(&path).unwrap();
-    fs::write(&path, "short").unwrap();
-    assert!(matches!(read_token(&path), Err(ListenError::NoToken(_))));
     // At an address that others reach.
     let public = Listen::Tcp("0.0.0.0:0".parse().unwrap());
     let agent = Arc::new(local_agent(&folder.path().join("unserved")));
@@ -502,7 +482,9 @@ fn slow_clients_do_not_stop_the_agent() {
     let grown = memory().saturating_sub(pages);
     assert!(grown < 8192, "{grown} pages for {count} connections");
     drop(idle);
-    soon("it answers when they are gone", || served.answers());
+    soon("it answers when they are gone", || {
+        served.get("/v1/sample").0 == 200
+    });
     // Clients that never hang up by themselves are cut off, whatever they wait with.
     let get = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let header = format!("POST /v1/take HTTP/1.1\r\nHost: localhost\r\n{JSON}");
@@ -519,7 +501,7 @@ fn slow_clients_do_not_stop_the_agent() {
     let mut held: Vec<_> = starts.map(|(what, start)| (*what, slow(start))).collect();
     // One asks and asks, and never reads an answer.
     let (mut deaf, mut sent, requests) = (slow(""), 0, get.repeat(1000));
-    soon("all places are taken", || !served.answers());
+    soon("all places are taken", || served.get("/v1/sample").0 == 503);
     let is_waiting = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
     let (start, mut is_deaf) = (Instant::now(), true);
     while (is_deaf || !held.is_empty()) && start.elapsed() < Duration::from_secs(15) {
@@ -536,7 +518,9 @@ fn slow_clients_do_not_stop_the_agent() {
     let mut stuck: BTreeSet<&str> = held.iter().map(|(what, _)| *what).collect();
     stuck.extend(is_deaf.then_some("answers that are not read"));
     assert!(stuck.is_empty(), "not cut off: clients with {stuck:?}");
-    soon("it answers when they are cut off", || served.answers());
+    soon("it answers when they are cut off", || {
+        served.get("/v1/sample").0 == 200
+    });
 }
 
 #[test]

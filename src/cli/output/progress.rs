@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::Output;
-use crate::energy::Learning;
+use crate::energy::{FEWEST_UPDATES, Learning};
 use crate::engine::Event;
 use crate::model::fetch::FetchEvent;
 use crate::plan::Plan;
-use crate::receipts::{Entry, Kind};
+use crate::receipts::{Entry, Kind, Receipt};
 use crate::task::TaskKind;
 use crate::units::Joules;
 
@@ -246,14 +246,37 @@ impl<'a> Progress<'a> {
                     .map(|eta| format!(", eta {eta} nats/J"))
                     .unwrap_or_default();
                 self.line(format!("  spent {joules}{known}{eta}"));
+                self.cautions(receipt);
             }
-            Kind::Decision => self.line(format!("  DONE  {}, spent {joules}", receipt.reason)),
+            Kind::Decision => {
+                self.line(format!("  DONE  {}, spent {joules}", receipt.reason));
+                self.cautions(receipt);
+            }
             kind => self.line(format!(
                 "  {}  {}: {}, spent {joules}",
                 kind.as_str().to_uppercase(),
                 receipt.task_name,
                 receipt.reason
             )),
+        }
+    }
+
+    /// What a person should know of the joules.
+    fn cautions(&mut self, receipt: &Receipt) {
+        let Some(energy) = &receipt.energy else {
+            return;
+        };
+        if let (Some(_), Some(updates)) = (&energy.caution, energy.updates) {
+            self.line(format!(
+                "  too short to meter well: {updates} updates of the slowest sensor, {FEWEST_UPDATES} are a measurement"
+            ));
+        }
+        if let Some(over) = energy.joules_overshoot.filter(|over| *over > Joules::ZERO) {
+            self.line(format!(
+                "  {} above the lease of {}",
+                over.human(),
+                energy.joules_reserved.human()
+            ));
         }
     }
 }

@@ -220,6 +220,13 @@ impl LocalAgent {
         Ok(self.core.bucket.flush()?)
     }
 
+    fn frozen_for(&self, state: IdleState) -> Result<Option<Baseline>, BaselineError> {
+        let frozen = Baseline::all(&self.settings.baselines)?.into_iter();
+        let probes = self.meter.probes();
+        let fits = |baseline: &Baseline| baseline.fits(probes, state, &self.facts);
+        Ok(frozen.rev().find(fits))
+    }
+
     fn freeze(&self, baseline: &Baseline) -> Result<(), BaselineError> {
         baseline.freeze(&self.settings.baselines)?;
         self.core.flowing().flows.set_baseline(baseline.clone());
@@ -340,13 +347,11 @@ impl JouleAgent for LocalAgent {
         // Two at a time would watch each other's readings, and freeze two.
         let _one = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
         let probes = self.meter.probes();
-        if anew == Relearn::IfAbsent {
-            let frozen = Baseline::all(&self.settings.baselines)?;
-            let fitting = |baseline: &Baseline| baseline.fits(probes, state, &self.facts);
-            if let Some(baseline) = frozen.into_iter().rfind(fitting) {
-                self.core.flowing().flows.set_baseline(baseline.clone());
-                return Ok(baseline);
-            }
+        if anew == Relearn::IfAbsent
+            && let Some(baseline) = self.frozen_for(state)?
+        {
+            self.core.flowing().flows.set_baseline(baseline.clone());
+            return Ok(baseline);
         }
         let now = Timestamp::now();
         let baseline = match self.settings.idle {
@@ -376,13 +381,13 @@ impl JouleAgent for LocalAgent {
             return Err(BaselineError::Absent.into());
         }
         let taken = self.core.bucket.take(take)?;
-        let is_open = self
+        let measured = self
             .core
             .bucket
-            .look(|ledger| ledger.leases().contains_key(&taken.id));
-        if is_open {
-            let mut flowing = self.core.flowing();
-            flowing.flows.open(taken.id.clone(), taken.reserved, from);
+            .look(|ledger| ledger.leases().get(&taken.id).map(|lease| lease.measured));
+        if let Some(before) = measured {
+            let (id, reserved) = (taken.id.clone(), taken.reserved);
+            self.core.flowing().flows.open(id, reserved, before, from);
         }
         Ok(taken)
     }
@@ -413,7 +418,7 @@ impl JouleAgent for LocalAgent {
 
     fn settle(&self, id: &LeaseId, stated: Option<Joules>) -> Result<Closed, AgentError> {
         let measured = match self.close(id) {
-            Ok(measured) => Some(measured.net()),
+            Ok(measured) => Some(self.core.flowing().flows.before(id) + measured.net()),
             Err(AgentError::Unmeasured(_)) => self
                 .core
                 .bucket
@@ -446,7 +451,18 @@ impl JouleAgent for LocalAgent {
 
     fn stir(&self, time: Duration) -> Result<(), AgentError> {
         let now = self.meter.now();
-        self.core.flowing().flows.stir(now, now.plus(time));
+        let mut flowing = self.core.flowing();
+        flowing.flows.stir(now, now.plus(time));
+        let is_armed = flowing
+            .flows
+            .baseline()
+            .is_some_and(|baseline| baseline.state == IdleState::Armed);
+        // Who had the accelerator open is gone, and its idle power with it.
+        if time.is_zero() && is_armed && !flowing.flows.is_measuring() {
+            let bare = self.frozen_for(IdleState::Bare)?;
+            bare.into_iter()
+                .for_each(|baseline| flowing.flows.set_baseline(baseline));
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 pub mod client;
 mod local;
 mod metrics;
+mod patience;
 pub mod server;
 mod wire;
 

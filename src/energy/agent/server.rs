@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path as UrlPath, Request, State};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
@@ -25,6 +26,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::super::baseline::{BaselineError, IdleState};
 use super::super::bucket::{Closed, LeaseId, Refusal, Take};
+use super::patience::Patient;
 use super::wire::{
     ClosedBody, ErrorBody, GrantBody, GrantedBody, LearnBody, LeaseBody, ProgressBody, StirBody,
     TakeBody, TakenBody, joules_of,
@@ -314,7 +316,8 @@ async fn accept<S>(
                 .header_read_timeout(SLOWEST_REQUEST)
                 .max_buf_size(64 * 1024);
             // A client that breaks off is its own affair.
-            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+            let stream = TokioIo::new(Patient::new(stream, SLOWEST_REQUEST));
+            let _ = http.serve_connection(stream, service).await;
             drop(place);
         });
     }
@@ -339,14 +342,20 @@ fn router(shared: Shared) -> Router {
         .route("/v1/openapi.json", get(openapi))
         .route("/metrics", get(prometheus))
         .merge(spending)
+        .method_not_allowed_fallback(async || {
+            fail(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this page knows no such method",
+            )
+        })
         .fallback(async || {
             fail(
                 StatusCode::NOT_FOUND,
                 "there is no such page; GET /v1/openapi.json",
             )
         })
+        .layer(middleware::from_fn(whole_body))
         .layer(middleware::from_fn_with_state(shared.clone(), at_home))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(shared)
 }
 
@@ -360,10 +369,25 @@ async fn at_home(State(shared): State<Shared>, request: Request, next: Next) -> 
         _ => host,
     };
     let is_literal = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-    if shared.is_local && !is_literal && !["localhost", ""].contains(&name) {
+    let is_own_name = name.is_empty() || name.eq_ignore_ascii_case("localhost");
+    if shared.is_local && !is_literal && !is_own_name {
         return fail(StatusCode::FORBIDDEN, "this agent serves its own machine");
     }
     next.run(request).await
+}
+
+/// Reads the body before anything else: a client that sends it drop by drop holds nothing up.
+async fn whole_body(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let whole = tokio::time::timeout(SLOWEST_REQUEST, to_bytes(body, LARGEST_BODY)).await;
+    match whole {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(head, Body::from(bytes))).await,
+        Ok(Err(_)) => fail(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body was cut off, or has more than {LARGEST_BODY} bytes"),
+        ),
+        Err(_) => fail(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+    }
 }
 
 async fn allow(State(shared): State<Shared>, request: Request, next: Next) -> Response {
@@ -430,8 +454,12 @@ fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Box
         let error = "the request must have the content type application/json";
         return Err(Box::new(fail(StatusCode::UNSUPPORTED_MEDIA_TYPE, error)));
     }
-    serde_json::from_slice(body)
-        .map_err(|error| Box::new(fail(StatusCode::BAD_REQUEST, error.to_string())))
+    let bad = |error: String| Box::new(fail(StatusCode::BAD_REQUEST, error));
+    // serde would also take a list of the fields' values.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(bad("the request must be a JSON object".into()));
+    }
+    serde_json::from_slice(body).map_err(|error| bad(error.to_string()))
 }
 
 /// Runs what waits for the disk or the meter where it holds up nobody.
@@ -484,7 +512,11 @@ async fn prometheus(State(shared): State<Shared>) -> Response {
     }
 }
 
-async fn progress(State(shared): State<Shared>, UrlPath(lease): UrlPath<String>) -> Response {
+async fn progress(
+    State(shared): State<Shared>,
+    lease: Result<UrlPath<String>, PathRejection>,
+) -> Response {
+    let lease = lease.map_or_else(|_| String::new(), |UrlPath(lease)| lease);
     match lease.parse::<LeaseId>() {
         Ok(id) => answer(shared.agent.progress(&id).map(ProgressBody::from)),
         Err(error) => fail(StatusCode::BAD_REQUEST, error),

@@ -10,6 +10,8 @@ mod sync;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tempfile::TempDir;
+
 pub use lease::{Affordable, Closed, LONGEST_LEASE, Lease, LeaseId, Refusal, Short, Take};
 pub use ledger::{Accounts, BucketPolicy, Event as BucketEvent, Flow, Ledger, Record, Taken};
 
@@ -18,7 +20,7 @@ use self::journal::JournalFile;
 use super::time::{Clock, Mono, SystemClock};
 use crate::clock::Timestamp;
 use crate::files::{self, FileError, Lock};
-use crate::units::Joules;
+use crate::units::{Joules, Watts};
 
 /// From this size on a journal is started anew.
 const LONGEST_JOURNAL: u64 = 16 * 1024 * 1024;
@@ -90,6 +92,7 @@ pub struct Bucket {
     group: Group<JournalFile>,
     calendar: Calendar,
     _lock: Lock,
+    _folder: Option<TempDir>,
 }
 
 impl Bucket {
@@ -112,9 +115,28 @@ impl Bucket {
                 began,
             },
             _lock: lock,
+            _folder: None,
         };
         bucket.expire()?;
         Ok(bucket)
+    }
+
+    /// An empty bucket for those who only watch, gone when they are.
+    ///
+    /// # Errors
+    /// When there is no place for temporary files.
+    pub fn for_watching() -> Result<Self, BucketError> {
+        let folder = files::temporary_folder()?;
+        let policy = BucketPolicy {
+            cap: Joules::ZERO,
+            allowance: Watts(0.0),
+            opening_grant: Joules::ZERO,
+        };
+        let bucket = Self::open(folder.path(), policy, Timestamp::now())?;
+        Ok(Self {
+            _folder: Some(folder),
+            ..bucket
+        })
     }
 
     /// The ledger as of the last record, without locking or changing anything.
@@ -179,6 +201,8 @@ impl Bucket {
     /// # Errors
     /// When there is no such lease, or the disk fails.
     pub fn settle(&self, id: &LeaseId, measured: Joules) -> Result<Closed, BucketError> {
+        // A lease that has run out is charged in full, also when nobody has looked since.
+        self.expire()?;
         self.change(|ledger, _| ledger.settle(id, measured))
     }
 

@@ -14,7 +14,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::energy::agent::JouleAgent;
 use crate::energy::{Baseline, IdleState};
-use crate::engine::{EngineError, open_agent};
+use crate::engine::{EngineError, watching_agent};
 use crate::units::Watts;
 
 pub fn run(
@@ -36,7 +36,7 @@ pub fn run(
 fn show(context: &Context<'_>, seconds: f64) -> Result<Exit, CliError> {
     let output = context.output;
     let time = Context::check_seconds(seconds, 0.3)?;
-    let agent = open_agent(&context.project, &context.settings)?;
+    let agent = watching_agent(&context.project, &context.settings)?;
     thread::sleep(time);
     let about = agent.about().map_err(EngineError::from)?;
     let sample = agent.sample().map_err(EngineError::from)?;
@@ -103,5 +103,5 @@ fn show(context: &Context<'_>, seconds: f64) -> Result<Exit, CliError> {
 
 /// The agent of the settings.
 fn agent(context: &Context<'_>) -> Result<std::sync::Arc<dyn JouleAgent>, CliError> {
-    Ok(open_agent(&context.project, &context.settings)?)
+    Ok(watching_agent(&context.project, &context.settings)?)
 }

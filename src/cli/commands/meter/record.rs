@@ -8,8 +8,8 @@ use serde_json::json;
 use super::super::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::energy::{Inflow, Recording};
-use crate::engine::{EngineError, local_agent};
+use crate::energy::Recording;
+use crate::engine::{EngineError, watching_here};
 
 pub fn record(context: &Context<'_>, file: &Path, seconds: f64) -> Result<Exit, CliError> {
     let time = Context::check_seconds(seconds, 1.0)?;
@@ -18,7 +18,7 @@ pub fn record(context: &Context<'_>, file: &Path, seconds: f64) -> Result<Exit, 
             "a recording needs the readings themselves, which the agent keeps; stop it, or remove agent_url",
         ));
     }
-    let agent = local_agent(&context.project, &context.settings, Inflow::Foreign)?;
+    let agent = watching_here(&context.project, &context.settings)?;
     agent.record(file).map_err(EngineError::from)?;
     context
         .output
