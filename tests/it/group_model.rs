@@ -134,3 +134,22 @@ fn a_note_is_on_disk_with_the_commit_after_it() {
         assert_eq!(bytes.lock().unwrap().iter().sum::<u8>(), 7);
     });
 }
+
+#[test]
+fn whoever_wants_quiet_gets_it_and_sees_what_is_on_disk() {
+    loom::model(|| {
+        let disk = Disk::new(None);
+        let bytes = Arc::clone(&disk.bytes);
+        let group = Arc::new(Group::new(10, disk));
+        let other = thread::spawn({
+            let group = Arc::clone(&group);
+            move || take(&group).unwrap()
+        });
+        let (left, written) = group
+            .quiet(|left, disk| (*left, disk.bytes.lock().unwrap().iter().sum::<u8>()))
+            .unwrap();
+        assert_eq!(left + written, 10);
+        assert!(other.join().unwrap());
+        assert_eq!(*bytes.lock().unwrap(), [6]);
+    });
+}

@@ -41,6 +41,8 @@ struct Inner<S: Store> {
     /// Away while a thread writes.
     store: Option<S>,
     lost: VecDeque<(RangeInclusive<u64>, S::Error)>,
+    /// So many wait for a moment in which nobody writes; until then nobody begins to.
+    quiet_wanted: u32,
     /// The state is ahead of the disk since a write failed.
     is_ahead: bool,
 }
@@ -86,6 +88,7 @@ impl<S: Store> Group<S> {
                 decided: 0,
                 store: Some(store),
                 lost: VecDeque::new(),
+                quiet_wanted: 0,
                 is_ahead: false,
             }),
             turn: Condvar::new(),
@@ -131,7 +134,8 @@ impl<S: Store> Group<S> {
             if inner.decided >= ticket {
                 return Ok(result);
             }
-            inner = match inner.store.take() {
+            let is_free = inner.quiet_wanted == 0;
+            inner = match inner.store.take_if(|_| is_free) {
                 Some(store) => self.write(inner, store),
                 None => self
                     .turn
@@ -168,22 +172,49 @@ impl<S: Store> Group<S> {
         inner
     }
 
-    /// Works on state and store while nobody writes and nothing waits.
+    /// Works on state and store while nobody writes and nothing waits. Others line up meanwhile.
     ///
     /// # Errors
     /// When what waited could not be written.
     pub fn quiet<R>(&self, work: impl FnOnce(&mut S::State, &mut S) -> R) -> Result<R, S::Error> {
-        loop {
-            self.commit(|_, _| ())?;
-            let mut inner = self.lock();
-            let inner = &mut *inner;
-            if let Some(store) = &mut inner.store
-                && inner.waiting.is_empty()
-                && !inner.is_ahead
-            {
-                return Ok(work(&mut inner.state, store));
+        let mut inner = self.lock();
+        inner.quiet_wanted += 1;
+        let mut store = loop {
+            if let Some(store) = inner.store.take() {
+                break store;
             }
+            inner = self
+                .turn
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
+        };
+        inner.quiet_wanted -= 1;
+        let result = Self::work_alone(&mut inner, &mut store, work);
+        inner.store = Some(store);
+        drop(inner);
+        self.turn.notify_all();
+        result
+    }
+
+    fn work_alone<R>(
+        inner: &mut Inner<S>,
+        store: &mut S,
+        work: impl FnOnce(&mut S::State, &mut S) -> R,
+    ) -> Result<R, S::Error> {
+        if inner.is_ahead {
+            inner.state = store.reload()?;
+            inner.is_ahead = false;
+            inner.waiting.clear();
         }
+        let bytes = std::mem::take(&mut inner.waiting);
+        if !bytes.is_empty()
+            && let Err(error) = store.write(&bytes)
+        {
+            inner.lose(error.clone());
+            return Err(error);
+        }
+        inner.decided = inner.made;
+        Ok(work(&mut inner.state, store))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<S>> {
