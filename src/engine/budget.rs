@@ -1,17 +1,33 @@
 //! How long work may go on: the next step is foreseen from those before, and what the evaluation
 //! will need is kept back.
 
-use crate::units::Joules;
+use std::time::Duration;
 
-/// Evaluating an example costs about this share of training on it (measured, see
-/// docs/performance.md); used until an evaluation was seen.
-const EVALUATION_SHARE: f64 = 0.6;
-/// Steps differ by the length of their texts.
+use crate::units::{Joules, Watts};
+
+/// Evaluating an example costs about this share of training on it (docs/performance.md: 71 and
+/// 197 examples a second); used until an evaluation was seen.
+const EVALUATION_SHARE: f64 = 0.36;
+/// Steps differ by the length of their texts, and guesses are guesses.
 const MARGIN: f64 = 1.25;
+/// Adapter, receipts and version are on disk within this time after the last evaluation, for a
+/// model of some ten million parameters.
+const FINISH: Duration = Duration::from_millis(500);
 /// Weight of the newest step in the foreseen one.
 const NEWEST: f64 = 0.3;
 /// An evaluation that needs more than was foreseen is cut off here: beyond the lease.
 const HARD_LIMIT: f64 = 1.1;
+
+/// What a lease has used up to now.
+#[derive(Debug, Clone, Copy)]
+pub struct Spending {
+    /// Net energy.
+    pub joules: Joules,
+    /// How far off that may be at its edges, one standard deviation.
+    pub edge_sigma: Joules,
+    /// Net power now.
+    pub watts: Watts,
+}
 
 /// The joules of one lease, and what is known of their use.
 #[derive(Debug, Clone, Copy)]
@@ -53,31 +69,26 @@ impl Budget {
 
     /// Whether the lease pays for another step of `batch` examples and for the evaluation of
     /// `gate` examples after it. The first step is tried as long as anything is left.
-    pub fn affords_step(
-        &mut self,
-        spent: Joules,
-        edge_sigma: Joules,
-        batch: usize,
-        gate: usize,
-    ) -> bool {
+    pub fn affords_step(&mut self, spent: Spending, batch: usize, gate: usize) -> bool {
+        let finish = spent.watts.over(FINISH).at_least_zero().as_f64();
         let Some(step) = self.step else {
             let evaluation = self.example.unwrap_or(0.0) * gate as f64;
-            self.reserved_eval = Some(evaluation);
-            return spent.as_f64() + evaluation < self.lease.as_f64();
+            self.reserved_eval = Some(evaluation + finish);
+            return spent.joules.as_f64() + evaluation < self.lease.as_f64();
         };
         let example = self
             .example
-            .unwrap_or(step / batch.max(1) as f64 * EVALUATION_SHARE);
+            .unwrap_or(step / batch.max(1) as f64 * EVALUATION_SHARE * MARGIN);
         let evaluation = example * gate as f64;
-        self.reserved_eval = Some(evaluation);
-        let next = step * MARGIN + 2.0 * edge_sigma.as_f64();
-        spent.as_f64() + next + evaluation <= self.lease.as_f64()
+        self.reserved_eval = Some(evaluation + finish);
+        let next = step * MARGIN + 2.0 * spent.edge_sigma.as_f64();
+        spent.joules.as_f64() + next + evaluation + finish <= self.lease.as_f64()
     }
 
     /// Whether the lease pays for more of the same.
-    pub fn affords_more(&self, spent: Joules, next: Joules, edge_sigma: Joules) -> bool {
-        let next = next.as_f64() * MARGIN + 2.0 * edge_sigma.as_f64();
-        spent.as_f64() + next <= self.lease.as_f64()
+    pub fn affords_more(&self, spent: Spending, next: Joules) -> bool {
+        let next = next.as_f64() * MARGIN + 2.0 * spent.edge_sigma.as_f64();
+        spent.joules.as_f64() + next <= self.lease.as_f64()
     }
 
     /// Whether an evaluation may go on although it needs more than was kept back.
@@ -99,12 +110,20 @@ mod tests {
         Joules::from_f64(number).unwrap()
     }
 
+    fn so_far(number: f64, edge: f64) -> Spending {
+        Spending {
+            joules: joules(number),
+            edge_sigma: joules(edge),
+            watts: Watts(10.0),
+        }
+    }
+
     /// Steps of 10 J, which vary by a third, until the budget says no.
     fn train(lease: f64, gate: usize, edge: f64) -> (f64, Budget) {
         let mut budget = Budget::of(joules(lease));
         let mut spent = 5.0;
         for step in 0..10_000 {
-            if !budget.affords_step(joules(spent), joules(edge), 10, gate) {
+            if !budget.affords_step(so_far(spent, edge), 10, gate) {
                 break;
             }
             let used = 10.0 + 3.0 * f64::from(step % 3 - 1);
@@ -132,17 +151,18 @@ mod tests {
     fn a_seen_evaluation_is_better_than_a_guess() {
         let mut budget = Budget::of(joules(100.0));
         budget.saw_evaluation(10, joules(40.0));
-        assert!(budget.affords_step(joules(50.0), Joules::ZERO, 10, 10));
+        assert!(budget.affords_step(so_far(45.0, 0.0), 10, 10));
         budget.saw_step(joules(8.0));
-        assert!(budget.affords_step(joules(50.0), Joules::ZERO, 10, 10));
-        assert!(!budget.affords_step(joules(51.0), Joules::ZERO, 10, 10));
-        assert_eq!(budget.reserved_eval(), Some(joules(40.0)));
+        assert!(budget.affords_step(so_far(45.0, 0.0), 10, 10));
+        assert!(!budget.affords_step(so_far(46.0, 0.0), 10, 10));
+        // The evaluation, and half a second of 10 W to put everything on disk.
+        assert_eq!(budget.reserved_eval(), Some(joules(45.0)));
     }
 
     #[test]
     fn the_hard_limit_is_a_tenth_above_the_lease() {
         let budget = Budget::of(joules(100.0));
         assert!(budget.bears(joules(110.0)) && !budget.bears(joules(110.1)));
-        assert!(!budget.affords_more(joules(90.0), joules(8.1), Joules::ZERO));
+        assert!(!budget.affords_more(so_far(90.0, 0.0), joules(8.1)));
     }
 }

@@ -62,8 +62,7 @@ impl Session {
             let each = metered.spent().as_f64() / done as f64;
             let next = each * (self.compute.evaluation_rows * self.compute.threads) as f64;
             let next = Joules::from_f64(next).unwrap_or_default();
-            let (spent, edge) = (metered.spent(), metered.edge_sigma());
-            if !metered.budget.affords_more(spent, next, edge) && done < tokens.len() {
+            if !metered.budget.affords_more(metered.spending(), next) && done < tokens.len() {
                 return Err(EngineError::BudgetUsedUp(format!(
                     "after {done} of {} texts",
                     tokens.len()

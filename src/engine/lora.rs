@@ -432,10 +432,10 @@ impl Update<'_> {
         let mut stopped = "max-steps";
         let mut cadence = Cadence::new(settings.seed);
         loop {
-            let (spent, edge) = (metered.spent(), metered.edge_sigma());
+            let so_far = metered.spending();
             if !metered
                 .budget
-                .affords_step(spent, edge, lora.batch_size, gate_rows)
+                .affords_step(so_far, lora.batch_size, gate_rows)
             {
                 stopped = "budget";
                 break;
@@ -446,7 +446,7 @@ impl Update<'_> {
             };
             thread::sleep(cadence.pause(began.elapsed(), metered.sensor_period()));
             metered.mark(Phase::Train)?;
-            metered.budget.saw_step(metered.spent() - spent);
+            metered.budget.saw_step(metered.spent() - so_far.joules);
             self.progress(report.step, Some(report.loss), metered, events);
             receipt.train = Some(self.record(&trainer, "interrupted"));
             self.refuse_interrupt(|| format!("after training step {}", report.step))?;

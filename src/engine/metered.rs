@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::budget::Budget;
+use super::budget::{Budget, Spending};
 use crate::energy::agent::{AgentError, JouleAgent, Progress};
 use crate::energy::{LeaseId, Measured};
 use crate::units::{Joules, Watts};
@@ -96,9 +96,13 @@ impl Metered {
         (self.train + self.eval).at_least_zero()
     }
 
-    /// How far off that may be at the edges alone, one standard deviation.
-    pub fn edge_sigma(&self) -> Joules {
-        self.newest.measured.sigma.edge
+    /// The same, with what is known of it.
+    pub fn spending(&self) -> Spending {
+        Spending {
+            joules: self.spent(),
+            edge_sigma: self.newest.measured.sigma.edge,
+            watts: self.newest.net_watts,
+        }
     }
 
     /// Time between two updates of the slowest sensor, where keeping time with it would matter.

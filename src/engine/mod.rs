@@ -18,7 +18,7 @@ mod session;
 mod workspace;
 
 pub use agent::{local_agent, open_agent, watching_agent, watching_here};
-pub use budget::Budget;
+pub use budget::{Budget, Spending};
 pub use cadence::Cadence;
 pub use check::check_files;
 pub use error::EngineError;
