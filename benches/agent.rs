@@ -41,7 +41,9 @@ fn main() {
         return tick(Path::new(&folder));
     }
     println!("{:<52} {:>12}  target", "", "measured");
-    takes_over_http();
+    takes_over_http("as fast as they can", Duration::ZERO);
+    // All of them together take 2000 a second.
+    takes_over_http("2000 a second", Duration::from_millis(32));
     takes_in_process();
     metering();
 }
@@ -99,7 +101,7 @@ fn agent(
 }
 
 /// Connections that stay open; the time in which leases are ended is not counted.
-fn takes_over_http() {
+fn takes_over_http(how: &str, beat: Duration) {
     let folder = TempDir::new().unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let bucket = bucket(
@@ -139,7 +141,13 @@ fn takes_over_http() {
                     }
                     let ids = (0..ROUND).map(|count| format!("t{number}-{round}-{count}"));
                     let ids: Vec<String> = ids.collect();
-                    let millis: Vec<f64> = ids.iter().map(|id| client.take(id)).collect();
+                    let take = |id: &String| {
+                        let due = Instant::now() + beat;
+                        let millis = client.take(id);
+                        thread::sleep(due.saturating_duration_since(Instant::now()));
+                        millis
+                    };
+                    let millis: Vec<f64> = ids.iter().map(take).collect();
                     barrier.wait();
                     latencies.lock().unwrap().extend(millis);
                     for id in ids {
@@ -167,11 +175,8 @@ fn takes_over_http() {
     assert_eq!(taken.smallest(), millis.len() as i64 * AMOUNT.smallest());
     let at_share = |share: f64| millis[(millis.len() as f64 * share) as usize];
     let a_second = millis.len() as f64 / time.as_secs_f64();
-    row(
-        "durable takes over HTTP, 64 clients, a second",
-        format!("{a_second:.0}"),
-        ">= 2000",
-    );
+    println!("64 clients over HTTP, every take on disk, {how}");
+    row("  takes a second", format!("{a_second:.0}"), ">= 2000");
     row("  p50, ms", format!("{:.1}", at_share(0.50)), "");
     row("  p99, ms", format!("{:.1}", at_share(0.99)), "<= 20");
     stop.send_replace(true);
@@ -294,14 +299,12 @@ fn takes_in_process() {
         format!("{:.1}", slowest_flush.as_secs_f64()),
         "",
     );
-    let bytes = fs::metadata(folder.path().join("journal.jsonl"))
-        .unwrap()
-        .len();
-    row(
-        "  journal at the end, MB",
-        format!("{:.1}", bytes as f64 / 1e6),
-        "",
-    );
+    let sizes = ["journal.jsonl", "journal.1.jsonl"].map(|name| {
+        let file = fs::metadata(folder.path().join(name));
+        file.map_or(0, |file| file.len())
+    });
+    let longest = sizes.into_iter().max().unwrap() as f64 / 1e6;
+    row("  longest journal, MB", format!("{longest:.1}"), "");
 }
 
 /// Four packages and a board, ten times a second, while nothing else is done.

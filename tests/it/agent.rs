@@ -597,3 +597,34 @@ fn a_lease_that_ran_out_is_charged_in_full_and_a_restart_changes_no_answer() {
     let charged = closed["charged_j"].as_f64().unwrap();
     assert!(charged >= measured.as_f64(), "{charged} J for {measured} J");
 }
+
+#[test]
+fn the_description_has_the_fields_that_are_answered() {
+    let folder = TempDir::new().unwrap();
+    let served = Served::start(&folder);
+    let (status, described) = served.get("/v1/openapi.json");
+    assert_eq!(status, 200);
+    let of_schema = |name: &str| -> BTreeSet<String> {
+        let fields = &described["components"]["schemas"][name]["properties"];
+        fields.as_object().unwrap().keys().cloned().collect()
+    };
+    let (_, sample) = served.get("/v1/sample");
+    let answered: BTreeSet<String> = sample.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(answered, of_schema("Sample"));
+    let (_, bucket) = served.get("/v1/bucket");
+    let answered: BTreeSet<String> = bucket.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(answered, of_schema("BucketView"));
+    for (path, operations) in described["paths"].as_object().unwrap() {
+        let path = path.replace("{lease}", "none");
+        for method in operations.as_object().unwrap().keys() {
+            let what = format!("{} {path}", method.to_uppercase());
+            if ["GET", "POST"].contains(&what.split(' ').next().unwrap()) {
+                let (status, _) = ask(served.at, &what, JSON, "").unwrap();
+                assert!(
+                    status != 405 && (path == "/v1/leases/none" || status != 404),
+                    "{what}"
+                );
+            }
+        }
+    }
+}
