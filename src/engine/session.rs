@@ -41,6 +41,9 @@ use crate::versions::Head;
 /// A lease whose process is gone is charged after this time, should nobody come back.
 const LEASE_TTL: Duration = Duration::from_secs(24 * 3600);
 
+/// Getting ready for the first lease takes less.
+const STIRRING: Duration = Duration::from_secs(60);
+
 /// How a task of a run ended.
 #[derive(Debug, Clone)]
 pub enum TaskOutcome {
@@ -114,6 +117,8 @@ impl Session {
         let is_new = settings.agent_url.is_none() && !workspace.project.bucket().exists();
         let opening_grant = settings.bucket.opening_grant;
         let agent = open_agent(&workspace.project, settings)?;
+        // What comes before the first lease is own work too.
+        agent.stir(STIRRING)?;
         let env = environment(&compute);
         recover::leases_and_heads(
             &mut recover::Records {
