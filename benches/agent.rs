@@ -141,6 +141,8 @@ fn takes_over_http(how: &str, beat: Duration) {
                     }
                     let ids = (0..ROUND).map(|count| format!("t{number}-{round}-{count}"));
                     let ids: Vec<String> = ids.collect();
+                    // Evenly, where there is a beat.
+                    thread::sleep(beat * number as u32 / THREADS as u32);
                     let take = |id: &String| {
                         let due = Instant::now() + beat;
                         let millis = client.take(id);
@@ -176,7 +178,8 @@ fn takes_over_http(how: &str, beat: Duration) {
     let at_share = |share: f64| millis[(millis.len() as f64 * share) as usize];
     let a_second = millis.len() as f64 / time.as_secs_f64();
     println!("64 clients over HTTP, every take on disk, {how}");
-    row("  takes a second", format!("{a_second:.0}"), ">= 2000");
+    let target = if beat.is_zero() { ">= 2000" } else { "" };
+    row("  takes a second", format!("{a_second:.0}"), target);
     row("  p50, ms", format!("{:.1}", at_share(0.50)), "");
     row("  p99, ms", format!("{:.1}", at_share(0.99)), "<= 20");
     stop.send_replace(true);
