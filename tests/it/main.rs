@@ -13,6 +13,7 @@ mod bad_input;
 mod chain;
 mod crash;
 mod energy;
+mod faults;
 mod group_model;
 mod hub;
 mod journal;

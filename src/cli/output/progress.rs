@@ -219,6 +219,13 @@ impl<'a> Progress<'a> {
         let joules = receipt
             .joules_spent
             .map_or_else(|| "unknown joules".to_owned(), Joules::human);
+        let known = receipt.energy.as_ref().map_or_else(String::new, |energy| {
+            format!(
+                " +/- {} ({})",
+                energy.joules_sigma.human(),
+                energy.provenance
+            )
+        });
         match receipt.kind {
             Kind::Commit => {}
             Kind::Decision if receipt.task_kind == TaskKind::Lora => {
@@ -234,13 +241,6 @@ impl<'a> Progress<'a> {
                     receipt.new_loss.unwrap_or_default(),
                     receipt.delta.unwrap_or_default(),
                 ));
-                let known = receipt.energy.as_ref().map_or_else(String::new, |energy| {
-                    format!(
-                        " +/- {} ({})",
-                        energy.joules_sigma.human(),
-                        energy.provenance
-                    )
-                });
                 let eta = receipt
                     .eta
                     .map(|eta| format!(", eta {eta} nats/J"))
@@ -249,11 +249,11 @@ impl<'a> Progress<'a> {
                 self.cautions(receipt);
             }
             Kind::Decision => {
-                self.line(format!("  DONE  {}, spent {joules}", receipt.reason));
+                self.line(format!("  DONE  {}, spent {joules}{known}", receipt.reason));
                 self.cautions(receipt);
             }
             kind => self.line(format!(
-                "  {}  {}: {}, spent {joules}",
+                "  {}  {}: {}, spent {joules}{known}",
                 kind.as_str().to_uppercase(),
                 receipt.task_name,
                 receipt.reason

@@ -150,6 +150,18 @@ impl RemoteAgent {
         })
     }
 
+    /// The same for a lease, which may not be known there.
+    fn read_of<A: DeserializeOwned>(
+        &self,
+        id: &LeaseId,
+        (status, body): (StatusCode, Bytes),
+    ) -> Result<A, AgentError> {
+        if status == StatusCode::NOT_FOUND {
+            return Err(Refusal::NoLease(id.clone()).into());
+        }
+        self.read((status, body))
+    }
+
     fn send(
         &self,
         method: Method,
@@ -206,11 +218,8 @@ impl RemoteAgent {
             joules: joules.map(|joules| joules.to_string().into()),
         };
         let body = self.json(&body)?;
-        let (status, bytes) = self.send(Method::POST, path, body, PATIENCE)?;
-        if status == StatusCode::NOT_FOUND {
-            return Err(Refusal::NoLease(id.clone()).into());
-        }
-        let closed: ClosedBody = self.read((status, bytes))?;
+        let answer = self.send(Method::POST, path, body, PATIENCE)?;
+        let closed: ClosedBody = self.read_of(id, answer)?;
         Ok(Closed {
             id: id.clone(),
             reserved: closed.reserved_j,
@@ -310,7 +319,9 @@ impl JouleAgent for RemoteAgent {
 
     fn progress(&self, id: &LeaseId) -> Result<Progress, AgentError> {
         self.keep_stirring()?;
-        let body: ProgressBody = self.get(&format!("/v1/leases/{id}"))?;
+        let path = format!("/v1/leases/{id}");
+        let answer = self.send(Method::GET, &path, Vec::new(), PATIENCE)?;
+        let body: ProgressBody = self.read_of(id, answer)?;
         Ok(body.into())
     }
 
@@ -319,7 +330,8 @@ impl JouleAgent for RemoteAgent {
             lease: id.to_string(),
             joules: None,
         };
-        let measured: MeasuredBody = self.post("/v1/close", &body)?;
+        let answer = self.send(Method::POST, "/v1/close", self.json(&body)?, PATIENCE)?;
+        let measured: MeasuredBody = self.read_of(id, answer)?;
         Ok(measured.into())
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::super::baseline::{Baseline, BaselineError, IdleState, LearnSettings, Learning, learn};
-use super::super::bucket::{Bucket, Closed, Flow, LeaseId, Take, Taken};
+use super::super::bucket::{Bucket, Closed, Flow, LeaseId, Refusal, Take, Taken};
 use super::super::flow::{Flows, Inflow, Measured};
 use super::super::meter::{Meter, Snapshot};
 use super::super::metering::{Round, Stretch};
@@ -233,6 +233,19 @@ impl LocalAgent {
         Ok(())
     }
 
+    /// Why nothing was measured under a lease.
+    fn unmeasured(&self, id: &LeaseId) -> AgentError {
+        let is_open = self
+            .core
+            .bucket
+            .look(|ledger| ledger.leases().contains_key(id));
+        if is_open {
+            AgentError::Unmeasured(id.clone())
+        } else {
+            Refusal::NoLease(id.clone()).into()
+        }
+    }
+
     fn status(&self, snapshot: &Snapshot, flows: &Flows) -> (Status, Vec<String>) {
         let age = self.meter.now().since(snapshot.at);
         if age > STALE {
@@ -395,9 +408,7 @@ impl JouleAgent for LocalAgent {
     fn progress(&self, id: &LeaseId) -> Result<Progress, AgentError> {
         let flowing = self.core.flowing();
         let flows = &flowing.flows;
-        let measured = flows
-            .measured(id)
-            .ok_or_else(|| AgentError::Unmeasured(id.clone()))?;
+        let measured = flows.measured(id).ok_or_else(|| self.unmeasured(id))?;
         let idle = flows.baseline().map_or(Watts(0.0), Baseline::watts);
         Ok(Progress {
             measured,
@@ -410,16 +421,17 @@ impl JouleAgent for LocalAgent {
 
     fn close(&self, id: &LeaseId) -> Result<Measured, AgentError> {
         let closed = self.core.flowing().flows.close(id, self.meter.now());
-        let at = closed.ok_or_else(|| AgentError::Unmeasured(id.clone()))?;
+        let at = closed.ok_or_else(|| self.unmeasured(id))?;
         self.meter.wait_until(at);
         let measured = self.core.flowing().flows.measured(id);
-        measured.ok_or_else(|| AgentError::Unmeasured(id.clone()))
+        measured.ok_or_else(|| self.unmeasured(id))
     }
 
     fn settle(&self, id: &LeaseId, stated: Option<Joules>) -> Result<Closed, AgentError> {
         let measured = match self.close(id) {
             Ok(measured) => Some(self.core.flowing().flows.before(id) + measured.net()),
-            Err(AgentError::Unmeasured(_)) => self
+            // It has ended, is not known, or was taken before this process began.
+            Err(AgentError::Unmeasured(_) | AgentError::Refused(_)) => self
                 .core
                 .bucket
                 .look(|ledger| ledger.leases().get(id).map(|lease| lease.measured))

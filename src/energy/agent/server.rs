@@ -164,6 +164,8 @@ struct Shared {
     agent: Arc<LocalAgent>,
     token: Option<Token>,
     is_local: bool,
+    /// One baseline is learned at a time, however many ask.
+    learning: Arc<Semaphore>,
 }
 
 /// Serves until `stop` is true.
@@ -195,6 +197,7 @@ pub fn serve(
         agent: Arc::clone(&agent),
         token,
         is_local: !matches!(listen, Listen::Tcp(address) if !address.ip().is_loopback()),
+        learning: Arc::new(Semaphore::new(1)),
     };
     let result = runtime.block_on(async {
         tokio::spawn(tidy(agent));
@@ -666,7 +669,18 @@ async fn learn(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) ->
     } else {
         Relearn::IfAbsent
     };
-    let learned = apart(move || learn_now(&shared.agent, state, anew));
+    // Who hangs up does not end the learning, so waiting ones would pile up.
+    let Ok(turn) = Arc::clone(&shared.learning).try_acquire_owned() else {
+        return fail(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "a baseline is being learned",
+        );
+    };
+    let learned = apart(move || {
+        let learned = learn_now(&shared.agent, state, anew);
+        drop(turn);
+        learned
+    });
     answer(learned.await)
 }
 

@@ -14,6 +14,9 @@ use super::super::uncertainty::Sigma;
 use crate::clock::Timestamp;
 use crate::units::{Joules, Watts};
 
+/// More is no request but a mistake.
+const LARGEST: Joules = Joules::from_smallest(1_000_000_000_000_000);
+
 /// Joules as a number.
 pub(super) mod number {
     use serde::{Deserialize, Deserializer, Serializer};
@@ -411,9 +414,14 @@ pub(super) fn joules_of(value: &serde_json::Value) -> Result<Joules, String> {
         serde_json::Value::String(text) => text.clone(),
         _ => return Err("`joules` must be a number".into()),
     };
-    text.parse().map_err(|_| {
+    let joules: Joules = text.parse().map_err(|_| {
         format!("`joules` is {text}; it must be a plain number with at most six decimal places")
-    })
+    })?;
+    // Sums of amounts stay far from where a counter of microjoules ends.
+    if joules > LARGEST || joules < -LARGEST {
+        return Err(format!("`joules` is {text}; a gigajoule is the most"));
+    }
+    Ok(joules)
 }
 
 #[cfg(test)]
@@ -454,6 +462,7 @@ mod tests {
             "[1]",
             "true",
             "\"\"",
+            "1000000001",
             "99999999999999999999",
             "{}",
         ] {
