@@ -254,24 +254,13 @@ impl BucketView {
 
     /// What is missing for `joules` when the bucket holds `level`, and until when.
     pub fn shortfall_at(&self, level: Joules, joules: Joules) -> Option<Short> {
-        let missing = joules - level;
-        if missing <= Joules::ZERO {
-            return None;
-        }
-        let affordable = if joules > self.cap_joules {
-            Affordable::AboveCap(self.cap_joules)
-        } else if self.allowance_watts.0 <= 0.0 {
-            Affordable::NeverWithoutGrant
-        } else {
-            let seconds = missing.as_f64() / self.allowance_watts.0;
-            let wait = Duration::from_secs_f64(seconds.min(1e9).ceil());
-            Affordable::At(self.now.plus(wait))
-        };
-        Some(Short {
+        Short::of(
             level,
-            missing,
-            affordable,
-        })
+            joules,
+            self.cap_joules,
+            self.allowance_watts,
+            self.now,
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::units::Joules;
+use crate::units::{Joules, Watts};
 
 /// Longest time that a lease may stay open.
 pub const LONGEST_LEASE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -120,6 +120,37 @@ pub struct Short {
     pub missing: Joules,
     /// When it will do.
     pub affordable: Affordable,
+}
+
+impl Short {
+    /// What is missing for `joules` in a bucket that holds `level`, never more than `cap`, and is
+    /// filled by an allowance; `None` when nothing is.
+    pub fn of(
+        level: Joules,
+        joules: Joules,
+        cap: Joules,
+        allowance: Watts,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let missing = joules - level;
+        if missing <= Joules::ZERO {
+            return None;
+        }
+        let affordable = if joules > cap {
+            Affordable::AboveCap(cap)
+        } else if allowance.0 <= 0.0 {
+            Affordable::NeverWithoutGrant
+        } else {
+            let seconds = missing.as_f64() / allowance.0;
+            let wait = Duration::from_secs_f64(seconds.min(1e9).ceil());
+            Affordable::At(now.plus(wait))
+        };
+        Some(Self {
+            level,
+            missing,
+            affordable,
+        })
+    }
 }
 
 /// Why a request was turned down. Nothing has changed then.

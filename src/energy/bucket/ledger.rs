@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::lease::{Affordable, Closed, LONGEST_LEASE, Lease, LeaseId, Refusal, Short, Take};
+use super::lease::{Closed, LONGEST_LEASE, Lease, LeaseId, Refusal, Short, Take};
 use crate::clock::Timestamp;
 use crate::units::{Joules, Watts};
 
@@ -402,29 +402,8 @@ impl Ledger {
 
     /// What is missing for `joules`, and until when.
     pub fn shortfall(&self, joules: Joules, now: Timestamp) -> Option<Short> {
-        let level = self.level_at(now);
-        self.shortfall_at(level, joules, now)
-    }
-
-    /// The same with another level.
-    pub fn shortfall_at(&self, level: Joules, joules: Joules, now: Timestamp) -> Option<Short> {
-        let missing = joules - level;
-        if missing <= Joules::ZERO {
-            return None;
-        }
-        let affordable = if joules > self.policy.cap {
-            Affordable::AboveCap(self.policy.cap)
-        } else if self.policy.allowance.0 <= 0.0 {
-            Affordable::NeverWithoutGrant
-        } else {
-            let seconds = missing.as_f64() / self.policy.allowance.0;
-            Affordable::At(now.plus(Duration::from_secs_f64(seconds.min(1e9).ceil())))
-        };
-        Some(Short {
-            level,
-            missing,
-            affordable,
-        })
+        let (cap, allowance) = (self.policy.cap, self.policy.allowance);
+        Short::of(self.level_at(now), joules, cap, allowance, now)
     }
 
     /// The allowance since it was last booked, as far as it fits.

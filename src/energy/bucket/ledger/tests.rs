@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::lease::Affordable;
 use super::*;
 
 const POLICY: BucketPolicy = BucketPolicy {
