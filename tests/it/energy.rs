@@ -75,7 +75,7 @@ fn a_recording_gives_the_same_accounts_again() {
         .cryo(&["meter", "record", "a.jsonl", "--seconds", "4", "--json"])
         .expect(0)
         .json();
-    assert!(live["rounds"].as_u64().unwrap() > 30, "{live:#}");
+    assert!(live["rounds"].as_u64().unwrap() > 20, "{live:#}");
     assert!(number(&live["accounts"]["gross"]) > 100.0, "{live:#}");
     let again = lab
         .cryo(&["meter", "replay", "a.jsonl", "--json"])
@@ -331,7 +331,7 @@ fn the_original_settings_work() {
         .json();
     let name = found["probes"][0]["name"].as_str().unwrap();
     assert!(name.contains("400 W"), "{name}");
-    assert!(found["sample"]["seq"].as_u64().unwrap() >= 15, "{found:#}");
+    assert!(found["sample"]["seq"].as_u64().unwrap() >= 13, "{found:#}");
     let wrong = lab.cryo_with(&["meter"], &[("JOULE_HZ", "fast")]).expect(3);
     assert!(wrong.stderr.contains("HZ"), "{}", wrong.stderr);
     let never = lab.cryo_with(
