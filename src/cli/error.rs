@@ -61,6 +61,7 @@ pub fn exit_of(error: &EngineError) -> Exit {
         | EngineError::Altered { .. }
         | EngineError::KeyLost(_)
         | EngineError::Baseline(BaselineError::Edited(_))
+        | EngineError::Agent(AgentError::Baseline(BaselineError::Edited(_)))
         | EngineError::Bucket(BucketError::Malformed { .. })
         | EngineError::Agent(AgentError::Bucket(BucketError::Malformed { .. }))
         | EngineError::Version(_) => Exit::Broken,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::units::{Joules, Watts};
 
-/// Evaluating an example costs about this share of training on it (docs/performance.md: 71 and
-/// 197 examples a second); used until an evaluation was seen.
+/// Evaluating an example costs about this share of training on it (`cargo bench --bench learner`
+/// prints both); used until an evaluation was seen.
 const EVALUATION_SHARE: f64 = 0.36;
 /// Steps differ by the length of their texts, and guesses are guesses.
 const MARGIN: f64 = 1.25;

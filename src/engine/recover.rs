@@ -1,7 +1,8 @@
 //! After a crash: nothing that was decided is lost, nothing that was not measured is refunded.
 //!
-//! A run writes in this order: the open lease's note, version folder, receipt, bucket, head; then
-//! it removes the note. So after a crash the note tells which of the later steps are to be done.
+//! A run writes in this order: the open lease's note, version folder, receipt, bucket; then it
+//! removes the note and moves the head. So after a crash the note tells whether the lease is still
+//! to be settled, and the chain tells where the head belongs.
 
 use std::path::Path;
 
