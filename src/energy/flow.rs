@@ -110,6 +110,8 @@ struct Sums {
 pub struct Flows {
     probes: Vec<ProbeInfo>,
     periods: Vec<Duration>,
+    /// The slowest beat that was heard.
+    slowest_beat: Duration,
     baseline: Option<Baseline>,
     inflow: Inflow,
     watches: BTreeMap<LeaseId, Watch>,
@@ -130,6 +132,7 @@ impl Flows {
     pub fn new(probes: Vec<ProbeInfo>, baseline: Option<Baseline>, inflow: Inflow) -> Self {
         Self {
             periods: vec![Duration::from_millis(100); probes.len()],
+            slowest_beat: Duration::ZERO,
             probes,
             baseline,
             inflow,
@@ -162,6 +165,7 @@ impl Flows {
 
     /// Time between two updates of each sensor, where it was seen.
     pub fn set_periods(&mut self, periods: &[Option<Duration>]) {
+        self.slowest_beat = periods.iter().flatten().max().copied().unwrap_or_default();
         for (known, seen) in self.periods.iter_mut().zip(periods) {
             *known = seen.unwrap_or(*known);
         }
@@ -215,9 +219,10 @@ impl Flows {
         gone.iter().for_each(|id| self.forget(id));
     }
 
-    /// Time between two updates of the slowest sensor.
-    pub fn slowest_period(&self) -> Duration {
-        self.periods.iter().max().copied().unwrap_or_default()
+    /// Time between two updates of the slowest sensor whose beat was heard; zero without one,
+    /// since a model keeps time with nothing.
+    pub const fn slowest_period(&self) -> Duration {
+        self.slowest_beat
     }
 
     /// How far below the baseline the machine has been for half a minute, when that is more than

@@ -69,11 +69,14 @@ impl Doubt {
     pub fn watch(&mut self, stretch: &Stretch, share: f64, baseline: &Baseline) {
         self.probes.resize(stretch.parts.len(), Watched::default());
         let seconds = stretch.time().as_secs_f64();
-        self.time += stretch.time().mul_f64(share);
+        // As in the accounts: nobody saw the idle power of a time without readings.
+        let seen = stretch.time().saturating_sub(stretch.unmeasured());
+        self.time += seen.mul_f64(share);
         for (at, part) in stretch.parts.iter().enumerate() {
             let watched = &mut self.probes[at];
             let watts = part.energy.as_f64() / seconds.max(1e-9);
-            watched.net += (part.energy.as_f64() - baseline.idle_watts(at).0 * seconds) * share;
+            watched.net +=
+                (part.energy.as_f64() - baseline.idle_watts(at).0 * seen.as_secs_f64()) * share;
             watched.unmeasured += part.unmeasured.mul_f64(share);
             watched.updates += part.updates;
             if let Some(before) = watched.watts.replace(watts) {
