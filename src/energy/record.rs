@@ -75,11 +75,40 @@ pub enum RecordError {
     },
 }
 
-/// Writes a recording while the meter runs.
+/// The accounts of a machine without leases, round by round.
+struct Tally {
+    metering: Metering,
+    flows: Flows,
+    sum: Flow,
+}
+
+impl Tally {
+    fn new(probes: &[ProbeInfo], baseline: Option<Baseline>) -> Self {
+        Self {
+            metering: Metering::new(probes.to_vec()),
+            flows: Flows::new(probes.to_vec(), baseline, Inflow::Foreign),
+            sum: Flow::default(),
+        }
+    }
+
+    fn push(&mut self, round: &Round) {
+        if let Some(stretch) = self.metering.push(round) {
+            self.sum.add(self.flows.push(&stretch).unwrap_or_default());
+        }
+    }
+
+    fn finish(mut self) -> Flow {
+        self.sum.add(self.flows.finish().unwrap_or_default());
+        self.sum
+    }
+}
+
+/// Writes a recording while the meter runs, and keeps its accounts from the readings themselves.
 pub struct Recorder {
     file: Appender,
     waiting: Vec<u8>,
     rounds: usize,
+    tally: Tally,
 }
 
 impl Recorder {
@@ -107,6 +136,7 @@ impl Recorder {
             file: Appender::open(path, 0)?,
             waiting: Vec::new(),
             rounds: 0,
+            tally: Tally::new(probes, baseline.cloned()),
         };
         recorder.line(&head);
         recorder.flush()?;
@@ -119,6 +149,7 @@ impl Recorder {
     /// When it cannot be written.
     pub fn push(&mut self, round: &Round) -> Result<(), RecordError> {
         self.line(round);
+        self.tally.push(round);
         self.rounds += 1;
         if self.rounds.is_multiple_of(LOT) {
             self.flush()?;
@@ -126,11 +157,16 @@ impl Recorder {
         Ok(())
     }
 
-    /// Puts what waits on disk.
+    /// Ends the recording, and returns the accounts and the number of rounds.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn flush(&mut self) -> Result<(), RecordError> {
+    /// When the rest cannot be written.
+    pub fn finish(mut self) -> Result<(Flow, usize), RecordError> {
+        self.flush()?;
+        Ok((self.tally.finish(), self.rounds))
+    }
+
+    fn flush(&mut self) -> Result<(), RecordError> {
         let waiting = std::mem::take(&mut self.waiting);
         Ok(self.file.append(&waiting)?)
     }
@@ -194,13 +230,9 @@ impl Recording {
 
     /// The accounts that a machine without leases would have had.
     pub fn accounts(&self) -> Flow {
-        let mut flows = Flows::new(self.probes.clone(), self.baseline.clone(), Inflow::Foreign);
-        let mut sum = Flow::default();
-        for stretch in self.stretches() {
-            sum.add(flows.push(&stretch).unwrap_or_default());
-        }
-        sum.add(flows.finish().unwrap_or_default());
-        sum
+        let mut tally = Tally::new(&self.probes, self.baseline.clone());
+        self.rounds.iter().for_each(|round| tally.push(round));
+        tally.finish()
     }
 
     /// Calendar time of a moment of the meter's clock.

@@ -9,7 +9,7 @@ use cryoflux::clock::Timestamp;
 use cryoflux::energy::probes::sim::{Sensor, Shows, Simulated, Trace};
 use cryoflux::energy::{
     Baseline, Clock, Flow, Flows, Idle, IdleState, Inflow, Label, LeaseId, Measured, Mono, Probe,
-    Sampler, VirtualClock,
+    ProbeInfo, Provenance, Sampler, VirtualClock,
 };
 use cryoflux::engine::Cadence;
 use cryoflux::units::{Joules, Watts};
@@ -65,10 +65,24 @@ struct Bench {
 
 impl Bench {
     fn new(trace: &Arc<Trace>, sensor: Sensor, baseline: Baseline, seed: u64) -> Self {
+        Self::known_by(Provenance::Simulated, trace, sensor, baseline, seed)
+    }
+
+    /// The same with the error that a provenance states.
+    fn known_by(
+        provenance: Provenance,
+        trace: &Arc<Trace>,
+        sensor: Sensor,
+        baseline: Baseline,
+        seed: u64,
+    ) -> Self {
         let clock = Arc::new(VirtualClock::default());
         let board = Simulated::new(Arc::clone(trace), sensor, Arc::clone(&clock) as _);
         let probe: Box<dyn Probe> = Box::new(board);
-        let infos = vec![probe.info().clone()];
+        let infos = vec![ProbeInfo {
+            provenance,
+            ..probe.info().clone()
+        }];
         Self {
             sampler: Sampler::new(vec![probe], Arc::clone(&clock) as _, 10.0, seed),
             flows: Flows::new(infos, Some(baseline), Inflow::Foreign),
@@ -222,11 +236,11 @@ fn other_work_is_credited_and_own_work_is_not() {
 }
 
 /// One run: a board with a gain error, a baseline with an error, random work, random times.
-fn inside(seed: u64, time: f64, gain_sigma: f64, baseline_sigma: f64) -> (bool, f64) {
+fn inside(seed: u64, time: f64, known_by: Provenance, baseline_sigma: f64) -> (bool, f64) {
     let mut uniform = Uniform(seed << 32);
     let trace = Arc::new(Trace::random(seed));
     let start = 5.0 + 900.0 * uniform.next() / 10.0;
-    let gain = 1.0 + gain_sigma * uniform.normal();
+    let gain = 1.0 + known_by.gain_sigma() * uniform.normal();
     let sensor = Sensor {
         phase: Duration::from_secs_f64(0.1 * uniform.next()),
         gain,
@@ -234,13 +248,10 @@ fn inside(seed: u64, time: f64, gain_sigma: f64, baseline_sigma: f64) -> (bool, 
     };
     let idle = 50.0 * gain + baseline_sigma * uniform.normal();
     let baseline = idle_of(idle, baseline_sigma, 1.0);
-    let mut bench = Bench::new(&trace, sensor, baseline, seed);
+    let mut bench = Bench::known_by(known_by, &trace, sensor, baseline, seed);
     let (measured, gross) = bench.lease(&trace, start, time);
     let truth = gross - 50.0 * measured.time.as_secs_f64();
-    // A simulated board has no stated gain error; here it has one.
-    let gain_part = gain_sigma * measured.net().as_f64();
-    let sigma = measured.sigma.total().as_f64().hypot(gain_part);
-    let z = (measured.net().as_f64() - truth) / sigma;
+    let z = (measured.net().as_f64() - truth) / measured.sigma.total().as_f64();
     (z.abs() <= 2.0, z)
 }
 
@@ -248,16 +259,17 @@ fn inside(seed: u64, time: f64, gain_sigma: f64, baseline_sigma: f64) -> (bool, 
 fn the_truth_lies_inside_two_sigma() {
     // Edges alone are stated a little wide, since nobody sees what the power does between two
     // updates. With the other parts, which real figures have, it comes to what it should.
-    for (what, time, gain, baseline, most) in [
-        ("edges alone, 2 s", 2.0, 0.0, 0.0, 0.995),
-        ("edges alone, 10 s", 10.0, 0.0, 0.0, 0.995),
-        ("a baseline off by 1 W, 30 s", 30.0, 0.0, 1.0, 0.97),
-        ("a sensor off by 5 %, 30 s", 30.0, 0.05, 0.0, 0.97),
-        ("all of them, 10 s", 10.0, 0.01, 0.5, 0.97),
+    let (exact, counter) = (Provenance::Simulated, Provenance::Counter);
+    for (what, time, known_by, baseline, most) in [
+        ("edges alone, 2 s", 2.0, exact, 0.0, 0.995),
+        ("edges alone, 10 s", 10.0, exact, 0.0, 0.995),
+        ("a baseline off by 1 W, 30 s", 30.0, exact, 1.0, 0.97),
+        ("a sensor off by 5 %, 30 s", 30.0, counter, 0.0, 0.97),
+        ("all of them, 10 s", 10.0, counter, 5.0, 0.97),
     ] {
         let runs = 1000;
         let results: Vec<(bool, f64)> = (0..runs)
-            .map(|seed| inside(seed, time, gain, baseline))
+            .map(|seed| inside(seed, time, known_by, baseline))
             .collect();
         let share = results.iter().filter(|(is, _)| *is).count() as f64 / runs as f64;
         let rms = (results.iter().map(|(_, z)| z * z).sum::<f64>() / runs as f64).sqrt();

@@ -122,7 +122,7 @@ fn record_quickly(path: &Path, time: Duration) {
         clock.sleep_until(sampler.next_round());
         recorder.push(&sampler.round().0).unwrap();
     }
-    recorder.flush().unwrap();
+    recorder.finish().unwrap();
 }
 
 #[test]

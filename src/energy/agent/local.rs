@@ -191,11 +191,12 @@ impl LocalAgent {
         Ok(())
     }
 
-    /// Ends the recording.
+    /// Ends the recording, and returns its accounts and the number of rounds; nothing when none
+    /// was made.
     ///
     /// # Errors
     /// When it could not be written, now or before.
-    pub fn stop_recording(&self) -> Result<(), RecordError> {
+    pub fn stop_recording(&self) -> Result<Option<(Flow, usize)>, RecordError> {
         let (recorder, error) = {
             let mut flowing = self.core.flowing();
             (flowing.recorder.take(), flowing.record_error.take())
@@ -203,7 +204,7 @@ impl LocalAgent {
         if let Some(error) = error {
             return Err(error);
         }
-        recorder.map_or(Ok(()), |mut recorder| recorder.flush())
+        recorder.map(Recorder::finish).transpose()
     }
 
     /// Charges leases that ran out of time, and puts the accounts on disk.

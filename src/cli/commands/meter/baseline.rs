@@ -24,7 +24,7 @@ pub fn run(context: &Context<'_>, relearn: bool, seconds: f64) -> Result<Exit, C
     with_time.settings.baseline_time = time;
     // An open device is part of the idle power that is looked for.
     let compute = Compute::open(context.settings.device)?;
-    let state = if compute.backend == "burn-flex" {
+    let state = if compute.is_cpu() {
         IdleState::Bare
     } else {
         IdleState::Armed

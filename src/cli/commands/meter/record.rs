@@ -8,7 +8,7 @@ use serde_json::json;
 use super::super::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::energy::Recording;
+use crate::energy::{Baseline, Flow, ProbeInfo, Recording};
 use crate::engine::{EngineError, watching_here};
 
 pub fn record(context: &Context<'_>, file: &Path, seconds: f64) -> Result<Exit, CliError> {
@@ -24,33 +24,50 @@ pub fn record(context: &Context<'_>, file: &Path, seconds: f64) -> Result<Exit, 
         .output
         .note(format!("recording {} for {seconds:.0} s", file.display()));
     thread::sleep(time);
-    agent.stop_recording().map_err(EngineError::from)?;
-    drop(agent);
-    replay(context, file)
+    let live = agent.stop_recording().map_err(EngineError::from)?;
+    let (accounts, rounds) = live.unwrap_or_default();
+    let baseline = agent.frozen();
+    show(
+        context,
+        agent.probes(),
+        baseline.as_ref(),
+        rounds,
+        &accounts,
+    );
+    Ok(Exit::Done)
 }
 
 pub fn replay(context: &Context<'_>, file: &Path) -> Result<Exit, CliError> {
     let recording = Recording::read(file).map_err(EngineError::from)?;
-    let flow = recording.accounts();
-    let seconds: f64 = recording
-        .stretches()
-        .map(|stretch| stretch.time().as_secs_f64())
-        .sum();
+    show(
+        context,
+        &recording.probes,
+        recording.baseline.as_ref(),
+        recording.rounds.len(),
+        &recording.accounts(),
+    );
+    Ok(Exit::Done)
+}
+
+/// The same for what was just read and for what was read before.
+fn show(
+    context: &Context<'_>,
+    probes: &[ProbeInfo],
+    baseline: Option<&Baseline>,
+    rounds: usize,
+    flow: &Flow,
+) {
     let output = context.output;
     output.json(&json!({
-        "rounds": recording.rounds.len(),
-        "probes": recording.probes,
-        "baseline_hash": recording.baseline.as_ref().map(|baseline| baseline.hash()),
+        "rounds": rounds,
+        "probes": probes,
+        "baseline_hash": baseline.map(Baseline::hash),
         "accounts": flow,
     }));
     if output.is_json() {
-        return Ok(Exit::Done);
+        return;
     }
-    output.say(format!(
-        "{} rounds of {} probes, {seconds:.1} s",
-        recording.rounds.len(),
-        recording.probes.len()
-    ));
+    output.say(format!("{rounds} rounds of {} probes", probes.len()));
     for (name, joules) in [
         ("gross", flow.gross),
         ("idle", flow.idle),
@@ -61,10 +78,9 @@ pub fn replay(context: &Context<'_>, file: &Path) -> Result<Exit, CliError> {
         output.say(format!("{name:<10} {joules} J"));
     }
     output.say(format!("unmeasured {} ms", flow.unmeasured_ms));
-    if recording.baseline.is_none() {
+    if baseline.is_none() {
         output.say(
             "no baseline was known, so nothing is net of it; `cryo meter baseline` learns one",
         );
     }
-    Ok(Exit::Done)
 }
