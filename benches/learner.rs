@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use cryoflux::dataset::{Dataset, LabelColumn};
 use cryoflux::digest::Digest;
-use cryoflux::learn::{Compute, Embedding, Evaluation, Example, TrainSettings, Trainer};
+use cryoflux::learn::{Compute, Decay, Embedding, Evaluation, Example, TrainSettings, Trainer};
 use cryoflux::model::{Adapter, Encoder, Folder, LoraShape};
 
 const MINILM: &str = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db";
@@ -24,7 +24,7 @@ fn model() -> PathBuf {
 fn learner(criterion: &mut Criterion) {
     let folder = Folder::load(&model()).expect("run `cryo model pull minilm` first");
     let compute = Compute::cpu();
-    let encoder = Encoder::new(&folder.config, &folder.weights, &compute.device);
+    let encoder = Encoder::new(&folder.config, &folder.weights, &compute.arithmetic);
     let names = ["negative".to_owned(), "positive".to_owned()];
     let label = LabelColumn {
         column: "label",
@@ -50,9 +50,14 @@ fn learner(criterion: &mut Criterion) {
     let start = Adapter::start(&shape, &folder.config, None, 2, &Digest::of(b"bench")).unwrap();
     let settings = TrainSettings {
         learning_rate: 5e-4,
+        decay: Decay::Constant,
+        b_ratio: 1.0,
         weight_decay: 0.01,
         warmup_steps: 0,
+        max_steps: 60,
         batch_size: 32,
+        micro_batch_size: None,
+        max_grad_norm: None,
         dropout: 0.0,
         seed: 1,
     };
@@ -67,7 +72,7 @@ fn learner(criterion: &mut Criterion) {
             BatchSize::PerIteration,
         );
     });
-    let trainable = start.to_device(&folder.config, &compute.device);
+    let trainable = encoder.adapt(&start.trainable(&folder.config));
     group.throughput(Throughput::Elements(512));
     group.bench_function("evaluation of 512", |bench| {
         bench.iter(|| Evaluation::new(&encoder, &trainable, &compute, &examples).finish());

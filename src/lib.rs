@@ -15,6 +15,7 @@ pub mod engine;
 pub mod files;
 pub mod gate;
 pub mod id;
+pub mod kernels;
 pub mod learn;
 pub mod model;
 pub mod pipeline;

@@ -38,7 +38,7 @@ impl Session {
         let tokens = folder
             .tokenizer
             .encode_all(new.iter().copied(), folder.embed_tokens)?;
-        let encoder = Encoder::new(&folder.config, &folder.weights, &self.compute.device);
+        let encoder = Encoder::new(&folder.config, &folder.weights, &self.compute.arithmetic);
         metered.mark(Phase::Train)?;
         events(Event::Stage {
             what: "embedding",
@@ -60,7 +60,7 @@ impl Session {
                 )));
             }
             let each = metered.spent().as_f64() / done as f64;
-            let next = each * (self.compute.evaluation_rows * self.compute.threads) as f64;
+            let next = each * embedding.texts_per_step() as f64;
             let next = Joules::from_f64(next).unwrap_or_default();
             if !metered.budget.affords_more(metered.spending(), next) && done < tokens.len() {
                 return Err(EngineError::BudgetUsedUp(format!(

@@ -21,9 +21,9 @@ use crate::gate::{
     Gate, HOLDOUT_CLAIM_ROWS, HOLDOUT_WARN_ROWS, NORMALISATION, Rule, Verdict, detectable_delta,
     shared_texts,
 };
-use crate::learn::{Evaluation, Example, TrainSettings, Trainer};
+use crate::learn::{Decay, Evaluation, Example, TrainSettings, Trainer};
 use crate::model::{
-    Adapter, Encoder, Folder, FolderError, LoraShape, ModelConfig, Trainable, merge, write_folder,
+    Adapted, Adapter, Encoder, Folder, FolderError, LoraShape, ModelConfig, merge, write_folder,
 };
 use crate::pipeline::{AcceptRule, AcceptSettings, LoraSettings, Task, Work};
 use crate::receipts::{GateRecord, Holdout, Kind, Leakage, Receipt, Train};
@@ -181,7 +181,7 @@ impl Session {
                 .map(|row| (row.text.as_str(), row.label)),
             max_tokens,
         )?;
-        let encoder = Encoder::new(&folder.config, &folder.weights, &self.compute.device);
+        let encoder = Encoder::new(&folder.config, &folder.weights, &self.compute.arithmetic);
         let (chosen, seed) = self.choose_rows(task, lora, prepared);
         let trained_head = folder.head(&labels);
         let start = Adapter::start(
@@ -211,7 +211,7 @@ impl Session {
                 &prepared.holdout.root,
                 max_tokens,
             );
-            let device_start = start.to_device(&folder.config, encoder.device());
+            let device_start = encoder.adapt(&start.trainable(&folder.config));
             update.base_losses(&cached, &device_start, &gate, metered, events)?
         } else {
             // A model without a head gives every class the same chance, on every example; an
@@ -240,7 +240,7 @@ impl Session {
             session: self,
             parts,
         };
-        let trainable = adapter.to_device(&folder.config, encoder.device());
+        let trainable = encoder.adapt(&adapter.trainable(&folder.config));
         let outcome = update.evaluate(
             "evaluating the candidate",
             &trainable,
@@ -347,7 +347,7 @@ impl Update<'_> {
     fn base_losses(
         &self,
         cached: &Path,
-        start: &Trainable,
+        start: &Adapted,
         gate: &[Example],
         metered: &mut Metered,
         events: Events<'_>,
@@ -367,7 +367,7 @@ impl Update<'_> {
     fn evaluate(
         &self,
         what: &'static str,
-        trainable: &Trainable,
+        trainable: &Adapted,
         gate: &[Example],
         metered: &mut Metered,
         events: Events<'_>,
@@ -412,9 +412,14 @@ impl Update<'_> {
         dropout_seed.copy_from_slice(&self.parts.seed.bytes()[..8]);
         let settings = TrainSettings {
             learning_rate: lora.learning_rate,
+            decay: Decay::Constant,
+            b_ratio: 1.0,
             weight_decay: lora.weight_decay,
             warmup_steps: lora.warmup_steps,
+            max_steps: lora.max_steps,
             batch_size: lora.batch_size,
+            micro_batch_size: None,
+            max_grad_norm: None,
             dropout: lora.dropout,
             seed: u64::from_le_bytes(dropout_seed),
         };

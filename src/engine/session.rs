@@ -469,7 +469,7 @@ fn is_done(outcome: &TaskOutcome) -> bool {
 
 /// An open accelerator raises idle power: it has a baseline of its own.
 fn idle_state(compute: &Compute) -> IdleState {
-    if compute.backend == "burn-flex" {
+    if compute.is_cpu() {
         IdleState::Bare
     } else {
         IdleState::Armed
@@ -495,7 +495,7 @@ fn environment(compute: &Compute) -> Environment {
     Environment {
         cryo: env!("CARGO_PKG_VERSION").into(),
         backend: compute.backend.into(),
-        device: if compute.backend == "burn-flex" {
+        device: if compute.is_cpu() {
             processor_name()
         } else {
             compute.name.clone()

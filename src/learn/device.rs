@@ -6,6 +6,8 @@ use std::thread;
 
 use burn::tensor::Device;
 
+use crate::model::{Arithmetic, Precision};
+
 /// The setting `device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
@@ -58,6 +60,9 @@ pub enum DeviceError {
         /// Cards that were found.
         found: usize,
     },
+    /// The device computes in other precisions.
+    #[error("precision {0} was asked for, but the CPU computes in f32 alone")]
+    NoPrecision(Precision),
     /// No thread to work on.
     #[error("the operating system gives no thread: {0}")]
     NoThread(String),
@@ -71,6 +76,7 @@ impl DeviceError {
                 "build with `--features cuda` (README, CUDA), or set device = \"cpu\""
             }
             Self::NoCard { .. } => "check `nvidia-smi`, or set device = \"auto\"",
+            Self::NoPrecision(_) => "set precision = \"f32\", or use a CUDA card",
             Self::NoThread(_) => "raise the limit of processes (ulimit -u)",
         }
     }
@@ -79,8 +85,10 @@ impl DeviceError {
 /// An opened device.
 #[derive(Debug, Clone)]
 pub struct Compute {
-    /// For tensors.
+    /// Where the optimizer's tensors are.
     pub device: Device,
+    /// What computes the model.
+    pub arithmetic: Arithmetic,
     /// Name of the backend in receipts.
     pub backend: &'static str,
     /// `cpu` or `cuda:0`.
@@ -124,16 +132,31 @@ impl Compute {
     pub fn cpu() -> Self {
         Self {
             device: Device::flex(),
-            backend: "burn-flex",
+            arithmetic: Arithmetic::Kernels,
+            backend: "kernels",
             name: "cpu".into(),
             threads: thread::available_parallelism().map_or(1, usize::from),
+            micro_rows: 4,
+            evaluation_rows: 8,
+        }
+    }
+
+    /// The CPU with burn's own operations: what the kernels are tested and measured against.
+    pub fn flex() -> Self {
+        let device = Device::flex();
+        Self {
+            arithmetic: Arithmetic::Tensors(device.clone(), Precision::F32),
+            device,
+            backend: "burn-flex",
             micro_rows: 8,
             evaluation_rows: 16,
+            ..Self::cpu()
         }
     }
 
     fn card(device: Device, number: usize) -> Self {
         Self {
+            arithmetic: Arithmetic::Tensors(device.clone(), Precision::F32),
             device,
             backend: "burn-cuda",
             name: format!("cuda:{number}"),
@@ -142,6 +165,24 @@ impl Compute {
             micro_rows: usize::MAX,
             evaluation_rows: 256,
         }
+    }
+
+    /// Whether the CPU does the arithmetic.
+    pub fn is_cpu(&self) -> bool {
+        self.name == "cpu"
+    }
+
+    /// With the model's numbers in another precision.
+    ///
+    /// # Errors
+    /// Where the device has no arithmetic for it.
+    pub fn with_precision(mut self, precision: Precision) -> Result<Self, DeviceError> {
+        match &mut self.arithmetic {
+            Arithmetic::Tensors(_, held) => *held = precision,
+            Arithmetic::Kernels if precision == Precision::F32 => {}
+            Arithmetic::Kernels => return Err(DeviceError::NoPrecision(precision)),
+        }
+        Ok(self)
     }
 
     /// With another number of threads.

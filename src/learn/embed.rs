@@ -2,13 +2,11 @@
 
 use super::batch::Sweep;
 use super::device::Compute;
-use super::evaluate::values;
-use crate::model::{Encoder, Tokens};
+use crate::model::Encoder;
 
 /// An embedding run that does a few batches per step.
 pub struct Embedding<'a> {
     encoder: &'a Encoder,
-    compute: &'a Compute,
     texts: &'a [Vec<u32>],
     sweep: Sweep,
     vectors: Vec<Vec<f32>>,
@@ -16,23 +14,22 @@ pub struct Embedding<'a> {
 
 impl<'a> Embedding<'a> {
     /// Prepares the batches.
-    pub fn new(encoder: &'a Encoder, compute: &'a Compute, texts: &'a [Vec<u32>]) -> Self {
+    pub fn new(encoder: &'a Encoder, compute: &Compute, texts: &'a [Vec<u32>]) -> Self {
         let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
         Self {
             encoder,
-            compute,
             texts,
-            sweep: Sweep::new(&lengths, compute.evaluation_rows),
+            sweep: Sweep::new(&lengths, compute.evaluation_rows, compute.threads),
             vectors: vec![Vec::new(); texts.len()],
         }
     }
 
-    /// Runs one batch per thread and returns how many texts are done; `None` at the end.
+    /// Runs a few batches per thread and returns how many texts are done; `None` at the end.
     pub fn step(&mut self) -> Option<usize> {
         let Self { encoder, texts, .. } = *self;
-        let results = self.sweep.step(self.compute.threads, |batch| {
+        let results = self.sweep.step(|batch| {
             let texts: Vec<&[u32]> = batch.iter().map(|&at| texts[at].as_slice()).collect();
-            values(encoder.embed(&Tokens::new(&texts)))
+            encoder.embed(&texts)
         })?;
         for (batch, values) in results {
             for (&at, vector) in batch.iter().zip(values.chunks(encoder.config().hidden)) {
@@ -40,6 +37,11 @@ impl<'a> Embedding<'a> {
             }
         }
         Some(self.sweep.done())
+    }
+
+    /// About how many texts a step does.
+    pub fn texts_per_step(&self) -> usize {
+        self.sweep.texts_per_step()
     }
 
     /// The vectors in the order of the texts, after the last step.

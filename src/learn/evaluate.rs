@@ -1,11 +1,9 @@
 //! Per-example cross-entropy of a model on a split.
 
-use burn::tensor::Tensor;
-
 use super::batch::Sweep;
 use super::device::Compute;
 use super::train::Example;
-use crate::model::{Encoder, Tokens, Trainable};
+use crate::model::{Adapted, Encoder};
 
 /// What a split says about a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,8 +21,7 @@ pub struct Outcome {
 /// An evaluation that runs a few batches per step.
 pub struct Evaluation<'a> {
     encoder: &'a Encoder,
-    trainable: &'a Trainable,
-    compute: &'a Compute,
+    adapted: &'a Adapted,
     examples: &'a [Example],
     sweep: Sweep,
     scores: Vec<Vec<f32>>,
@@ -34,8 +31,8 @@ impl<'a> Evaluation<'a> {
     /// Prepares the batches.
     pub fn new(
         encoder: &'a Encoder,
-        trainable: &'a Trainable,
-        compute: &'a Compute,
+        adapted: &'a Adapted,
+        compute: &Compute,
         examples: &'a [Example],
     ) -> Self {
         let lengths: Vec<usize> = examples
@@ -44,29 +41,27 @@ impl<'a> Evaluation<'a> {
             .collect();
         Self {
             encoder,
-            trainable,
-            compute,
+            adapted,
             examples,
-            sweep: Sweep::new(&lengths, compute.evaluation_rows),
+            sweep: Sweep::new(&lengths, compute.evaluation_rows, compute.threads),
             scores: vec![Vec::new(); examples.len()],
         }
     }
 
-    /// Runs one batch per thread and returns how many examples are done; `None` at the end.
+    /// Runs a few batches per thread and returns how many examples are done; `None` at the end.
     pub fn step(&mut self) -> Option<usize> {
         let Self {
             encoder,
-            trainable,
+            adapted,
             examples,
             ..
         } = *self;
-        let results = self.sweep.step(self.compute.threads, |batch| {
+        let results = self.sweep.step(|batch| {
             let texts: Vec<&[u32]> = batch
                 .iter()
                 .map(|&at| examples[at].tokens.as_slice())
                 .collect();
-            let logits = encoder.logits(&Tokens::new(&texts), trainable, None);
-            values(logits)
+            encoder.logits(&texts, adapted)
         })?;
         for (batch, scores) in results {
             let classes = scores.len() / batch.len();
@@ -99,16 +94,6 @@ impl<'a> Evaluation<'a> {
             correct,
         }
     }
-}
-
-/// A tensor's values on the host; none when the device failed, which every reader notices as a
-/// loss that is not a number.
-pub(super) fn values(tensor: Tensor<2>) -> Vec<f32> {
-    tensor
-        .into_data()
-        .convert::<f32>()
-        .try_to_vec()
-        .unwrap_or_default()
 }
 
 fn most_probable(row: &[f64]) -> Option<usize> {

@@ -15,4 +15,4 @@ pub use device::{Compute, DeviceChoice, DeviceError};
 pub use embed::Embedding;
 pub use evaluate::{Evaluation, Outcome};
 pub use stress::Stress;
-pub use train::{Example, StepReport, TrainSettings, Trainer};
+pub use train::{Decay, Example, StepReport, TrainSettings, Trainer};

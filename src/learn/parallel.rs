@@ -1,56 +1,64 @@
 //! One micro-batch per core: products of this size gain more from that than from being split.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// Applies `work` to every item on up to `threads` threads; results are in the items' order.
-pub fn map<T: Sync, R: Send>(
-    threads: usize,
-    items: &[T],
-    work: impl Fn(usize, &T) -> R + Sync,
-) -> Vec<R> {
-    if threads <= 1 || items.len() <= 1 {
-        return items
-            .iter()
-            .enumerate()
-            .map(|(at, item)| work(at, item))
-            .collect();
+/// Threads that stay for as long as a pass goes on: what they have in their caches and free lists
+/// is of use to the next batch.
+#[derive(Debug)]
+pub struct Workers {
+    /// `None` works on the thread that asks.
+    pool: Option<ThreadPool>,
+}
+
+impl Workers {
+    /// Starts threads. For one there is none to start, and where the operating system gives none
+    /// the work is done all the same.
+    pub fn new(threads: usize) -> Self {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|number| format!("learn-{number}"));
+        Self {
+            pool: (threads > 1).then(|| pool.build().ok()).flatten(),
+        }
     }
-    let next = AtomicUsize::new(0);
-    let run = || {
-        let mut done = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(at) else {
-                return done;
-            };
-            done.push((at, work(at, item)));
-        }
-    };
-    let mut results: Vec<(usize, R)> = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.min(items.len()))
-            .map(|_| scope.spawn(run))
-            .collect();
-        let mut all = run();
-        for other in others {
-            match other.join() {
-                Ok(done) => all.extend(done),
-                Err(panic) => std::panic::resume_unwind(panic),
+
+    /// How many items are worked on at a time.
+    pub fn count(&self) -> usize {
+        self.pool
+            .as_ref()
+            .map_or(1, ThreadPool::current_num_threads)
+    }
+
+    /// Applies `work` to every item; results are in the items' order.
+    pub fn map<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        work: impl Fn(usize, &T) -> R + Sync,
+    ) -> Vec<R> {
+        match &self.pool {
+            None => {
+                let items = items.iter().enumerate();
+                items.map(|(at, item)| work(at, item)).collect()
             }
+            Some(pool) => pool.install(|| {
+                let items = items.par_iter().enumerate().with_max_len(1);
+                items.map(|(at, item)| work(at, item)).collect()
+            }),
         }
-        all
-    });
-    results.sort_by_key(|(at, _)| *at);
-    results.into_iter().map(|(_, result)| result).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn order_is_kept_for_any_number_of_threads() {
         let items: Vec<usize> = (0..50).collect();
         for threads in [1, 2, 7, 100] {
-            let doubled = super::map(threads, &items, |at, item| at + item);
+            let workers = Workers::new(threads);
+            let doubled = workers.map(&items, |at, item| at + item);
             assert_eq!(doubled, (0..50).map(|i| 2 * i).collect::<Vec<_>>());
         }
     }

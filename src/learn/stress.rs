@@ -31,7 +31,7 @@ impl Stress {
             threads: Vec::new(),
         };
         for compute in devices {
-            let (side, count) = if compute.backend == "burn-flex" {
+            let (side, count) = if compute.is_cpu() {
                 (CPU_SIDE, compute.threads)
             } else {
                 (CARD_SIDE, 1)

@@ -1,13 +1,14 @@
 //! Training an adapter: AdamW on the LoRA pairs and the head, the base stays frozen.
 
 use burn::optim::{AdamW, AdamWConfig, AdamWState, Optimizer};
-use burn::tensor::activation::log_softmax;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
-use super::batch::by_length;
+use super::batch::{balanced, by_length};
 use super::device::Compute;
-use super::parallel;
-use crate::model::{Adapter, Dropout, Encoder, Tokens, Trainable};
+use super::parallel::Workers;
+use crate::model::{
+    Adapted, Adapter, Array, Dropout, Encoder, Gradients, Labelled, Trainable, tensor2, values,
+};
 
 /// A text and its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,21 +19,61 @@ pub struct Example {
     pub label: usize,
 }
 
+/// How the step size goes on after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Decay {
+    /// It stays.
+    Constant,
+    /// In a straight line to zero.
+    #[default]
+    Linear,
+    /// Along half a cosine to zero.
+    Cosine,
+}
+
 /// How to train.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrainSettings {
     /// Step size after the warm-up.
     pub learning_rate: f64,
+    /// How the step size goes on from there.
+    pub decay: Decay,
+    /// The step size of LoRA's B over that of everything else (LoRA+; Hayou, Ghosh and Yu, 2024).
+    pub b_ratio: f64,
     /// Decoupled weight decay (Loshchilov and Hutter, ICLR 2019).
     pub weight_decay: f64,
     /// Steps over which the step size grows from zero.
     pub warmup_steps: usize,
+    /// Steps in all, over which the step size decays.
+    pub max_steps: usize,
     /// Examples per step.
     pub batch_size: usize,
+    /// Examples whose activations are in memory at a time; their gradients add up to a step.
+    /// `None` leaves it to the device.
+    pub micro_batch_size: Option<usize>,
+    /// Length that the gradient of a step is cut to, over all parameters.
+    pub max_grad_norm: Option<f64>,
     /// Dropout on the input of LoRA.
     pub dropout: f64,
     /// For the dropout masks.
     pub seed: u64,
+}
+
+impl TrainSettings {
+    /// The step size of a step, counted from zero.
+    pub fn rate_at(&self, step: usize) -> f64 {
+        if step < self.warmup_steps {
+            return self.learning_rate * (step + 1) as f64 / self.warmup_steps as f64;
+        }
+        let steps = self.max_steps.saturating_sub(self.warmup_steps).max(1);
+        let done = ((step - self.warmup_steps) as f64 / steps as f64).min(1.0);
+        let left = match self.decay {
+            Decay::Constant => 1.0,
+            Decay::Linear => 1.0 - done,
+            Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+        };
+        self.learning_rate * left
+    }
 }
 
 /// What a step did.
@@ -51,16 +92,12 @@ pub struct Trainer<'a> {
     settings: TrainSettings,
     examples: &'a [Example],
     start: Adapter,
-    structure: Trainable,
+    structure: Trainable<Array>,
     leaves: Vec<Tensor<2>>,
     states: Vec<Option<AdamWState<2>>>,
     optimizer: AdamW,
+    workers: Workers,
     step: usize,
-}
-
-struct MicroResult {
-    loss: f64,
-    gradients: Vec<Option<Tensor<2>>>,
 }
 
 impl<'a> Trainer<'a> {
@@ -72,8 +109,12 @@ impl<'a> Trainer<'a> {
         start: Adapter,
         examples: &'a [Example],
     ) -> Self {
-        let structure = start.to_device(encoder.config(), encoder.device());
-        let leaves = structure.leaves();
+        let structure = start.trainable(encoder.config());
+        let leaves: Vec<Tensor<2>> = structure
+            .leaves()
+            .iter()
+            .map(|leaf| tensor2(leaf, &compute.device))
+            .collect();
         let optimizer = AdamWConfig::new()
             .with_epsilon(1e-8)
             .with_weight_decay(settings.weight_decay as f32)
@@ -88,6 +129,7 @@ impl<'a> Trainer<'a> {
             structure,
             leaves,
             optimizer,
+            workers: Workers::new(compute.threads),
             step: 0,
         }
     }
@@ -101,28 +143,46 @@ impl<'a> Trainer<'a> {
             return None;
         }
         let lengths: Vec<usize> = batch.iter().map(|example| example.tokens.len()).collect();
-        let groups = by_length(&lengths, self.compute.micro_rows);
-        let results = parallel::map(self.compute.threads, &groups, |at, group| {
+        let rows = self.settings.micro_batch_size;
+        let rows = rows.unwrap_or(usize::MAX).min(self.compute.micro_rows);
+        let groups = match self.encoder {
+            // Without padding only the work of the cores has to be alike.
+            Encoder::Packed(_) => balanced(&lengths, rows),
+            Encoder::Tensors(_) => by_length(&lengths, rows),
+        };
+        let adapted = self.adapted();
+        let results = self.workers.map(&groups, |at, group| {
             let examples: Vec<&Example> = group.iter().map(|&row| &batch[row]).collect();
-            self.micro_batch(&examples, batch.len(), at as u64)
+            self.micro_batch(&examples, batch.len(), at as u64, &adapted)
         });
         // Added in the order of the micro-batches, so that the sum is the same on any number of
         // threads.
         let loss = results.iter().map(|result| result.loss).sum();
-        let learning_rate = self.learning_rate();
         let mut gradients: Vec<Option<Tensor<2>>> = self.leaves.iter().map(|_| None).collect();
         for result in results {
-            for (sum, gradient) in gradients.iter_mut().zip(result.gradients) {
+            for (sum, gradient) in gradients.iter_mut().zip(result.leaves) {
                 *sum = match (sum.take(), gradient) {
                     (Some(sum), Some(gradient)) => Some(sum + gradient),
                     (sum, gradient) => sum.or(gradient),
                 };
             }
         }
+        if let Some(longest) = self.settings.max_grad_norm {
+            shorten(&mut gradients, longest);
+        }
+        let rate = self.settings.rate_at(self.step);
+        let pairs = self.structure.loras.iter().flatten().count();
         for (at, gradient) in gradients.into_iter().enumerate() {
             if let Some(gradient) = gradient {
+                // The leaves of pair n are A, at 2 n, and B after it.
+                let is_b = at < 2 * pairs && at % 2 == 1;
+                let rate = if is_b {
+                    rate * self.settings.b_ratio
+                } else {
+                    rate
+                };
                 let (leaf, state) = self.optimizer.step(
-                    learning_rate,
+                    rate,
                     self.leaves[at].clone(),
                     gradient,
                     self.states[at].take(),
@@ -148,74 +208,111 @@ impl<'a> Trainer<'a> {
         self.step
     }
 
-    /// The adapter on the device, as it is now.
-    pub fn trainable(&self) -> Trainable {
-        self.structure.with_leaves(&self.leaves)
+    /// The adapter as it is now, ready to compute with.
+    pub fn adapted(&self) -> Adapted {
+        let leaves = self.structure.with_leaves(self.leaves.iter().cloned());
+        self.encoder.adapt_leaves(&leaves)
     }
 
     /// The adapter on the host, as it is now.
     pub fn adapter(&self) -> Adapter {
-        let leaves = self
-            .leaves
-            .iter()
-            .map(|leaf| {
-                leaf.to_data()
-                    .convert::<f32>()
-                    .try_to_vec::<f32>()
-                    .unwrap_or_default()
-            })
-            .collect();
+        let leaves = self.leaves.iter().cloned().map(values).collect();
         self.start.with_leaves(self.encoder.config(), leaves)
     }
 
-    fn learning_rate(&self) -> f64 {
-        let warmup = self.settings.warmup_steps;
-        let share = if self.step < warmup {
-            (self.step + 1) as f64 / warmup as f64
-        } else {
-            1.0
-        };
-        self.settings.learning_rate * share
-    }
-
-    fn micro_batch(&self, examples: &[&Example], batch_size: usize, number: u64) -> MicroResult {
-        let leaves: Vec<Tensor<2>> = self
-            .leaves
-            .iter()
-            .map(|leaf| leaf.clone().autodiff().require_grad())
-            .collect();
-        let trainable = self.structure.with_leaves(&leaves);
+    fn micro_batch(
+        &self,
+        examples: &[&Example],
+        batch_size: usize,
+        number: u64,
+        adapted: &Adapted,
+    ) -> Gradients {
         let texts: Vec<&[u32]> = examples
             .iter()
             .map(|example| example.tokens.as_slice())
             .collect();
+        let labels: Vec<usize> = examples.iter().map(|example| example.label).collect();
         let dropout = (self.settings.dropout > 0.0).then_some(Dropout {
             rate: self.settings.dropout,
             key: self.settings.seed ^ ((self.step as u64) << 20) ^ (number << 1) ^ 1,
         });
-        let logits = self
-            .encoder
-            .logits(&Tokens::new(&texts), &trainable, dropout);
-        let [rows, classes] = logits.dims();
-        let mut chosen = vec![0.0_f32; rows * classes];
-        for (row, example) in examples.iter().enumerate() {
-            chosen[row * classes + example.label] = -1.0 / batch_size as f32;
+        let batch = Labelled {
+            texts: &texts,
+            labels: &labels,
+            share: 1.0 / batch_size as f64,
+        };
+        self.encoder.gradients(batch, adapted, dropout)
+    }
+}
+
+/// Cuts all gradients by one factor, so that together they are no longer than `longest`. The
+/// factor stays on the device.
+fn shorten(gradients: &mut [Option<Tensor<2>>], longest: f64) {
+    let squares = gradients
+        .iter()
+        .flatten()
+        .map(|gradient| gradient.clone().powi_scalar(2).sum())
+        .reduce(|a, b| a + b);
+    let Some(squares) = squares else { return };
+    // The small number is torch's, against division by zero.
+    let factor = (squares.sqrt() + 1e-6).recip() * longest;
+    let factor: Tensor<2> = factor.clamp_max(1.0).reshape([1, 1]);
+    for gradient in gradients.iter_mut().flatten() {
+        *gradient = gradient.clone() * factor.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_step_size_rises_and_falls_as_declared() {
+        let mut settings = TrainSettings {
+            learning_rate: 1.0,
+            decay: Decay::Linear,
+            b_ratio: 1.0,
+            weight_decay: 0.0,
+            warmup_steps: 2,
+            max_steps: 6,
+            batch_size: 1,
+            micro_batch_size: None,
+            max_grad_norm: None,
+            dropout: 0.0,
+            seed: 0,
+        };
+        let rates = |settings: &TrainSettings| -> Vec<f64> {
+            (0..7).map(|step| settings.rate_at(step)).collect()
+        };
+        assert_eq!(rates(&settings), [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]);
+        settings.decay = Decay::Constant;
+        assert_eq!(rates(&settings), [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        settings.decay = Decay::Cosine;
+        assert!((settings.rate_at(4) - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn long_gradients_are_cut_and_short_ones_left() {
+        let device = burn::tensor::Device::flex();
+        let of = |numbers: [f32; 2]| Some(Tensor::from_data([numbers], &device));
+        let mut gradients = [of([3.0, 0.0]), None, of([0.0, 4.0])];
+        shorten(&mut gradients, 2.5);
+        let cut: Vec<f32> = gradients
+            .iter()
+            .flatten()
+            .cloned()
+            .flat_map(values)
+            .collect();
+        for (found, expected) in cut.iter().zip([1.5, 0.0, 0.0, 2.0]) {
+            assert!((found - expected).abs() < 1e-6, "{cut:?}");
         }
-        let chosen = TensorData::new(chosen, [rows, classes]);
-        let chosen = Tensor::<2>::from_data(chosen, self.encoder.device());
-        let loss = (log_softmax(logits, 1) * chosen).sum();
-        let mut gradients = loss.backward();
-        let value = loss
-            .into_data()
-            .convert::<f64>()
-            .try_to_vec::<f64>()
-            .unwrap_or_default();
-        MicroResult {
-            loss: value.first().copied().unwrap_or(f64::NAN),
-            gradients: leaves
-                .iter()
-                .map(|leaf| leaf.grad_remove(&mut gradients))
-                .collect(),
-        }
+        shorten(&mut gradients, 5.0);
+        let left: Vec<f32> = gradients
+            .iter()
+            .flatten()
+            .cloned()
+            .flat_map(values)
+            .collect();
+        assert_eq!(left, cut);
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,7 @@ use serde_json::json;
 
 use super::array::{Array, ArrayError, read_safetensors, write_safetensors};
 use super::config::ModelConfig;
-use super::encoder::{HeadTensors, Lora, Trainable, tensor2};
+use super::encoder::{Head, Lora, Trainable};
 use super::folder::head_shapes;
 use crate::digest::Digest;
 use crate::files::{self, FileError, Staging};
@@ -203,16 +202,16 @@ impl Adapter {
         }
     }
 
-    /// Puts it on a device.
-    pub fn to_device(&self, config: &ModelConfig, device: &Device) -> Trainable {
+    /// In the order and layout that encoders compute with.
+    pub fn trainable(&self, config: &ModelConfig) -> Trainable<Array> {
         let loras = config
             .linear_names()
             .iter()
             .map(|name| {
                 let (a, b) = self.pairs.get(name)?;
                 Some(Lora {
-                    a: tensor2(&a.transposed(), device),
-                    b: tensor2(&b.transposed(), device),
+                    a: a.transposed(),
+                    b: b.transposed(),
                 })
             })
             .collect();
@@ -222,13 +221,13 @@ impl Adapter {
             .map(|layer| {
                 let weight = &self.head[&format!("{}.weight", layer.name)];
                 let bias = &self.head[&format!("{}.bias", layer.name)];
-                (tensor2(&weight.transposed(), device), tensor2(bias, device))
+                (weight.transposed(), bias.clone())
             })
             .collect();
         Trainable {
             loras,
             scale: self.shape.scale(),
-            head: HeadTensors { layers },
+            head: Head { layers },
         }
     }
 

@@ -1,4 +1,5 @@
-//! Models: fetched by digest, read from Hugging Face folders, run on burn, adapted with LoRA.
+//! Models: fetched by digest, read from Hugging Face folders, run on the CPU or on burn, adapted
+//! with LoRA.
 
 mod adapter;
 mod array;
@@ -12,7 +13,10 @@ mod tokenizer;
 pub use adapter::{Adapter, AdapterError, LoraShape};
 pub use array::{Array, ArrayError, read_safetensors, write_safetensors};
 pub use config::{Activation, Architecture, ConfigError, HeadShape, ModelConfig};
-pub use encoder::{Dropout, Encoder, HeadTensors, Lora, Tokens, Trainable};
+pub use encoder::{
+    Adapted, Arithmetic, Dropout, Encoder, Gradients, Head, Labelled, Lora, PackedAdapter,
+    PackedEncoder, Precision, TensorEncoder, Trainable, tensor2, values,
+};
 pub use folder::{Folder, FolderError, MODEL_FILE, write_folder};
 pub use merge::merge;
 pub use tokenizer::{TextTokenizer, TokenizerError};

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const LAYERS: [(&str, u8); 22] = [
+const LAYERS: [(&str, u8); 23] = [
     ("units", 0),
     ("digest", 0),
     ("clock", 0),
     ("files", 0),
     ("id", 0),
     ("task", 0),
+    ("kernels", 0),
     ("pipeline", 1),
     ("energy", 1),
     ("model", 1),

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Tensor;
 use cryoflux::files::Staging;
 use cryoflux::learn::Compute;
 use cryoflux::model::fetch::{Cache, Hub, ModelEntry};
-use cryoflux::model::{Adapter, Array, Encoder, Folder, Tokens, Trainable, merge, write_folder};
+use cryoflux::model::{Adapter, Array, Encoder, Folder, merge, write_folder};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -76,11 +75,9 @@ pub fn minilm() -> PathBuf {
     cache.fetch(&entry, &mut |_| {}).unwrap()
 }
 
-fn rows(tensor: Tensor<2>) -> Vec<Vec<f64>> {
-    let [_, width] = tensor.dims();
-    let values: Vec<f32> = tensor.into_data().try_to_vec().unwrap();
+fn rows(values: &[f32], count: usize) -> Vec<Vec<f64>> {
     values
-        .chunks(width)
+        .chunks(values.len() / count)
         .map(|row| row.iter().map(|&v| f64::from(v)).collect())
         .collect()
 }
@@ -96,33 +93,30 @@ fn largest_difference(ours: &[Vec<f64>], theirs: &[Vec<f64>]) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// All texts in one padded batch: what the reference computed text by text must come out.
-fn tokens(folder: &Folder, max_tokens: usize) -> Tokens {
+/// All texts in one batch: what the reference computed text by text must come out.
+fn tokens(folder: &Folder, max_tokens: usize) -> Vec<Vec<u32>> {
     let texts: Vec<String> = json("texts.json");
-    let ids = folder
+    folder
         .tokenizer
         .encode_all(texts.iter().map(String::as_str), max_tokens)
-        .unwrap();
-    let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-    Tokens::new(&ids)
+        .unwrap()
 }
 
-fn head_only(folder: &Folder, head: BTreeMap<String, Array>) -> Trainable {
-    Adapter::head_only(head).to_device(&folder.config, &Compute::cpu().device)
+/// The encoder in both of its forms.
+fn encoders(folder: &Folder) -> [Encoder; 2] {
+    [Compute::cpu(), Compute::flex()]
+        .map(|compute| Encoder::new(&folder.config, &folder.weights, &compute.arithmetic))
+}
+
+fn logits(encoder: &Encoder, tokens: &[Vec<u32>], adapter: &Adapter) -> Vec<Vec<f64>> {
+    let texts: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+    let adapted = encoder.adapt(&adapter.trainable(encoder.config()));
+    rows(&encoder.logits(&texts, &adapted), texts.len())
 }
 
 fn check_model(path: &Path, reference: &str) {
     let reference: Reference = json(reference);
     let folder = Folder::load(path).unwrap();
-    let encoder = Encoder::new(&folder.config, &folder.weights, &Compute::cpu().device);
-    let embeddings = rows(encoder.embed(&tokens(&folder, reference.max_tokens)));
-    let difference = largest_difference(&embeddings, &reference.embeddings);
-    assert!(
-        difference < TOLERANCE,
-        "embeddings differ by {difference:e}"
-    );
-    println!("{}: embeddings within {difference:.1e}", path.display());
-
     let head = reference
         .classifier
         .into_iter()
@@ -131,15 +125,24 @@ fn check_model(path: &Path, reference: &str) {
             (name, Array { shape, data })
         })
         .collect();
-    let trainable = head_only(&folder, head);
-    let logits = rows(encoder.logits(
-        &tokens(&folder, reference.logits_max_tokens),
-        &trainable,
-        None,
-    ));
-    let difference = largest_difference(&logits, &reference.logits);
-    assert!(difference < TOLERANCE, "logits differ by {difference:e}");
-    println!("{}: logits within {difference:.1e}", path.display());
+    let adapter = Adapter::head_only(head);
+    for encoder in encoders(&folder) {
+        let tokens_of_all = tokens(&folder, reference.max_tokens);
+        let texts: Vec<&[u32]> = tokens_of_all.iter().map(Vec::as_slice).collect();
+        let embeddings = rows(&encoder.embed(&texts), texts.len());
+        let difference = largest_difference(&embeddings, &reference.embeddings);
+        assert!(
+            difference < TOLERANCE,
+            "embeddings differ by {difference:e}"
+        );
+        println!("{}: embeddings within {difference:.1e}", path.display());
+
+        let tokens = tokens(&folder, reference.logits_max_tokens);
+        let logits = logits(&encoder, &tokens, &adapter);
+        let difference = largest_difference(&logits, &reference.logits);
+        assert!(difference < TOLERANCE, "logits differ by {difference:e}");
+        println!("{}: logits within {difference:.1e}", path.display());
+    }
 }
 
 #[test]
@@ -160,18 +163,17 @@ fn tiny_distilbert_is_that_of_transformers() {
 fn check_adapter(base: &str, adapter: &str) {
     let reference: PeftReference = json(&format!("{adapter}.json"));
     let folder = Folder::load(&fixtures().join(base)).unwrap();
-    let device = Compute::cpu().device;
     let adapter_folder = fixtures().join(adapter);
     let loaded = Adapter::load(&adapter_folder, &folder.config).unwrap();
     let tokens = tokens(&folder, reference.max_tokens);
-
-    let encoder = Encoder::new(&folder.config, &folder.weights, &device);
-    let logits = rows(encoder.logits(&tokens, &loaded.to_device(&folder.config, &device), None));
-    let difference = largest_difference(&logits, &reference.logits);
-    assert!(
-        difference < TOLERANCE,
-        "adapted logits differ by {difference:e}"
-    );
+    for encoder in encoders(&folder) {
+        let logits = logits(&encoder, &tokens, &loaded);
+        let difference = largest_difference(&logits, &reference.logits);
+        assert!(
+            difference < TOLERANCE,
+            "adapted logits differ by {difference:e}"
+        );
+    }
 
     // The merged version, written as a folder and read again.
     let target = tempfile::tempdir().unwrap();
@@ -183,13 +185,14 @@ fn check_adapter(base: &str, adapter: &str) {
     let version = Folder::load(&target.path().join("version")).unwrap();
     assert_eq!(version.hash, hash);
     let head = version.head(&labels).unwrap();
-    let encoder = Encoder::new(&version.config, &version.weights, &device);
-    let logits = rows(encoder.logits(&tokens, &head_only(&version, head), None));
-    let difference = largest_difference(&logits, &reference.merged_logits);
-    assert!(
-        difference < TOLERANCE,
-        "merged logits differ by {difference:e}"
-    );
+    for encoder in encoders(&version) {
+        let logits = logits(&encoder, &tokens, &Adapter::head_only(head.clone()));
+        let difference = largest_difference(&logits, &reference.merged_logits);
+        assert!(
+            difference < TOLERANCE,
+            "merged logits differ by {difference:e}"
+        );
+    }
 
     // What is saved here is, byte for byte, what peft saved.
     let theirs = fs::read(adapter_folder.join("adapter_model.safetensors")).unwrap();

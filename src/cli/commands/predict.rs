@@ -19,8 +19,8 @@ pub fn run(context: &Context<'_>, texts: &[String], pick: &Pick) -> Result<Exit,
     let labels = folder.config.labels.clone().ok_or_else(missing_head)?;
     let head = folder.head(&labels).ok_or_else(missing_head)?;
     let compute = context.compute()?;
-    let encoder = Encoder::new(&folder.config, &folder.weights, &compute.device);
-    let trainable = Adapter::head_only(head).to_device(&folder.config, &compute.device);
+    let encoder = Encoder::new(&folder.config, &folder.weights, &compute.arithmetic);
+    let trainable = encoder.adapt(&Adapter::head_only(head).trainable(&folder.config));
     let examples = texts
         .iter()
         .map(|text| {

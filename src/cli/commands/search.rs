@@ -29,7 +29,7 @@ pub fn run(
     // The index names the encoder that made it; the cache has models under their digests.
     let folder = Folder::load(&context.settings.cache.join(state.encoder.hex()))?;
     let compute = context.compute()?;
-    let encoder = Encoder::new(&folder.config, &folder.weights, &compute.device);
+    let encoder = Encoder::new(&folder.config, &folder.weights, &compute.arithmetic);
     let tokens = vec![folder.tokenizer.encode(text, folder.embed_tokens)?];
     let vectors = Embedding::new(&encoder, &compute, &tokens).finish();
     let hits = store.search(&vectors[0], limit)?;

@@ -1,4 +1,4 @@
-//! The encoder on burn: BERT and DistilBERT, with LoRA applied where an adapter says so.
+//! The encoder on burn tensors, for cards; on the CPU it is the reference for the packed form.
 //!
 //! Matrix products are done on flattened `[rows * width, hidden]`: a 3-D by 2-D product would be
 //! packed once per batch row. LoRA is `y = xW + b + s (xA)B`, never the dense `W + sAB`, whose
@@ -6,19 +6,21 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::activation::{gelu, gelu_approximate, relu, softmax};
+use burn::tensor::activation::{gelu, gelu_approximate, log_softmax, relu, softmax};
 use burn::tensor::module::{layer_norm, linear};
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng as _, SeedableRng};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
-use super::array::Array;
-use super::config::{Activation, Architecture, ModelConfig};
-use super::folder::norm_names;
+use super::{Array, Dropout, Gradients, Labelled, Lora, Precision, Trainable, positions, tensor2};
+use crate::model::config::{Activation, Architecture, ModelConfig};
+use crate::model::folder::norm_names;
+
+/// What losses are multiplied with in f16, so that small gradients do not vanish, and gradients
+/// divided by. A power of two changes no digit.
+const F16_LOSS_SCALE: f64 = 4096.0;
 
 /// Token ids of several texts, padded to the longest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tokens {
+struct Tokens {
     ids: Vec<i32>,
     lengths: Vec<usize>,
     width: usize,
@@ -26,7 +28,7 @@ pub struct Tokens {
 
 impl Tokens {
     /// Puts texts side by side. Zeros fill the shorter ones; attention ignores them.
-    pub fn new(texts: &[&[u32]]) -> Self {
+    fn new(texts: &[&[u32]]) -> Self {
         let lengths: Vec<usize> = texts.iter().map(|ids| ids.len().max(1)).collect();
         let width = lengths.iter().copied().max().unwrap_or(1);
         let mut ids = vec![0; texts.len() * width];
@@ -43,7 +45,7 @@ impl Tokens {
     }
 
     /// How many texts.
-    pub fn rows(&self) -> usize {
+    fn rows(&self) -> usize {
         self.lengths.len()
     }
 
@@ -85,101 +87,15 @@ struct Block {
 
 /// The frozen weights on a device.
 #[derive(Debug, Clone)]
-pub struct Encoder {
+pub struct TensorEncoder {
     config: ModelConfig,
     device: Device,
+    precision: Precision,
     words: Tensor<2>,
     positions: Tensor<2>,
     norm: Norm,
     blocks: Vec<Block>,
     pooler: Option<Dense>,
-}
-
-/// A LoRA pair on a device.
-#[derive(Debug, Clone)]
-pub struct Lora {
-    /// [inputs, rank]
-    pub a: Tensor<2>,
-    /// [rank, outputs]
-    pub b: Tensor<2>,
-}
-
-/// The classification head on a device: one or two linear layers.
-#[derive(Debug, Clone)]
-pub struct HeadTensors {
-    /// Weight [inputs, outputs] and bias [1, outputs] of each layer.
-    pub layers: Vec<(Tensor<2>, Tensor<2>)>,
-}
-
-/// Everything that training changes.
-#[derive(Debug, Clone)]
-pub struct Trainable {
-    /// One entry per linear layer of the encoder, in the order of [`ModelConfig::linear_names`].
-    pub loras: Vec<Option<Lora>>,
-    /// alpha / rank.
-    pub scale: f64,
-    /// The head.
-    pub head: HeadTensors,
-}
-
-/// Dropout on the input of LoRA, as in PEFT; the mask follows from the key alone.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Dropout {
-    /// Share of inputs set to zero.
-    pub rate: f64,
-    /// Differs per step and micro-batch.
-    pub key: u64,
-}
-
-impl Trainable {
-    /// Every tensor, in a fixed order.
-    pub fn leaves(&self) -> Vec<Tensor<2>> {
-        let loras = self
-            .loras
-            .iter()
-            .flatten()
-            .flat_map(|lora| [lora.a.clone(), lora.b.clone()]);
-        let head = self
-            .head
-            .layers
-            .iter()
-            .flat_map(|(weight, bias)| [weight.clone(), bias.clone()]);
-        loras.chain(head).collect()
-    }
-
-    /// The same structure with other tensors, in the order of [`Self::leaves`].
-    ///
-    /// # Panics
-    /// When there are fewer tensors than leaves.
-    pub fn with_leaves(&self, leaves: &[Tensor<2>]) -> Self {
-        let mut rest = leaves.iter().cloned();
-        let mut next = || rest.next().expect("as many tensors as leaves");
-        Self {
-            loras: self
-                .loras
-                .iter()
-                .map(|lora| {
-                    lora.as_ref().map(|_| Lora {
-                        a: next(),
-                        b: next(),
-                    })
-                })
-                .collect(),
-            scale: self.scale,
-            head: HeadTensors {
-                layers: self.head.layers.iter().map(|_| (next(), next())).collect(),
-            },
-        }
-    }
-}
-
-/// An array as a tensor of rank 2 on a device.
-pub fn tensor2(array: &Array, device: &Device) -> Tensor<2> {
-    let shape: [usize; 2] = match array.shape.as_slice() {
-        &[rows, columns] => [rows, columns],
-        _ => [1, array.data.len()],
-    };
-    Tensor::from_data(TensorData::new(array.data.clone(), shape), device)
 }
 
 fn tensor1(array: &Array, device: &Device) -> Tensor<1> {
@@ -189,15 +105,23 @@ fn tensor1(array: &Array, device: &Device) -> Tensor<1> {
     )
 }
 
-impl Encoder {
+impl TensorEncoder {
     /// Puts checked weights on a device.
     ///
     /// # Panics
     /// When a tensor is missing; [`super::Folder::load`] has checked that none is.
-    pub fn new(config: &ModelConfig, weights: &BTreeMap<String, Array>, device: &Device) -> Self {
+    pub fn new(
+        config: &ModelConfig,
+        weights: &BTreeMap<String, Array>,
+        device: &Device,
+        precision: Precision,
+    ) -> Self {
         let dense = |name: &str| Dense {
-            weight: tensor2(&weights[&format!("{name}.weight")].transposed(), device),
-            bias: tensor1(&weights[&format!("{name}.bias")], device),
+            weight: precision.narrow(tensor2(
+                &weights[&format!("{name}.weight")].transposed(),
+                device,
+            )),
+            bias: precision.narrow(tensor1(&weights[&format!("{name}.bias")], device)),
         };
         let norm = |name: &str| Norm {
             gamma: tensor1(&weights[&format!("{name}.weight")], device),
@@ -219,6 +143,7 @@ impl Encoder {
             pooler: (config.architecture == Architecture::Bert).then(|| dense("pooler.dense")),
             config: config.clone(),
             device: device.clone(),
+            precision,
         }
     }
 
@@ -233,10 +158,12 @@ impl Encoder {
     }
 
     /// Mean-pooled sentence embeddings of unit length, [rows, hidden].
-    pub fn embed(&self, tokens: &Tokens) -> Tensor<2> {
+    pub fn embed(&self, texts: &[&[u32]]) -> Tensor<2> {
+        let tokens = &Tokens::new(texts);
         let (rows, width, hidden) = (tokens.rows(), tokens.width, self.config.hidden);
         let states = self
-            .states(tokens, None, None)
+            .precision
+            .widen(self.states(tokens, None, None))
             .reshape([rows, width, hidden]);
         let mask = TensorData::new(tokens.mask(1.0, 0.0), [rows, width, 1]);
         let mask = Tensor::<3>::from_data(mask, &self.device);
@@ -255,10 +182,11 @@ impl Encoder {
     /// Class scores before softmax, [rows, classes].
     pub fn logits(
         &self,
-        tokens: &Tokens,
-        trainable: &Trainable,
+        texts: &[&[u32]],
+        trainable: &Trainable<Tensor<2>>,
         dropout: Option<Dropout>,
     ) -> Tensor<2> {
+        let tokens = &Tokens::new(texts);
         let (rows, width, hidden) = (tokens.rows(), tokens.width, self.config.hidden);
         let states = self.states(tokens, Some(trainable), dropout);
         // The first token of each text stands for it.
@@ -266,10 +194,11 @@ impl Encoder {
             .reshape([rows, width, hidden])
             .slice([0..rows, 0..1, 0..hidden])
             .reshape([rows, hidden]);
-        let mut x = match &self.pooler {
+        let pooled = match &self.pooler {
             Some(pooler) => linear(first, pooler.weight.clone(), Some(pooler.bias.clone())).tanh(),
             None => first,
         };
+        let mut x = self.precision.widen(pooled);
         let last = trainable.head.layers.len() - 1;
         for (at, (weight, bias)) in trainable.head.layers.iter().enumerate() {
             x = x.matmul(weight.clone()) + bias.clone();
@@ -280,11 +209,46 @@ impl Encoder {
         x
     }
 
+    /// Cross-entropy of a batch and its gradients, by burn's differentiation.
+    pub fn gradients(
+        &self,
+        batch: Labelled<'_>,
+        trainable: &Trainable<Tensor<2>>,
+        dropout: Option<Dropout>,
+    ) -> Gradients {
+        let scale = match self.precision {
+            Precision::F16 => F16_LOSS_SCALE,
+            Precision::F32 | Precision::Bf16 => 1.0,
+        };
+        let tracked = trainable.map(|leaf| leaf.clone().autodiff().require_grad());
+        let logits = self.logits(batch.texts, &tracked, dropout);
+        let [rows, classes] = logits.dims();
+        let mut chosen = vec![0.0_f32; rows * classes];
+        for (row, &label) in batch.labels.iter().enumerate() {
+            chosen[row * classes + label] = (-batch.share * scale) as f32;
+        }
+        let chosen = TensorData::new(chosen, [rows, classes]);
+        let chosen = Tensor::<2>::from_data(chosen, &self.device);
+        let loss = (log_softmax(logits, 1) * chosen).sum();
+        let mut gradients = loss.backward();
+        let leaves = tracked
+            .leaves()
+            .iter()
+            .map(|leaf| leaf.grad_remove(&mut gradients).map(|grad| grad / scale))
+            .collect();
+        let value = loss.into_data().convert::<f64>().try_to_vec::<f64>();
+        let value = value.ok().and_then(|values| values.first().copied());
+        Gradients {
+            loss: value.map_or(f64::NAN, |loss| loss / scale),
+            leaves,
+        }
+    }
+
     /// Hidden states after the last layer, [rows * width, hidden].
     fn states(
         &self,
         tokens: &Tokens,
-        trainable: Option<&Trainable>,
+        trainable: Option<&Trainable<Tensor<2>>>,
         dropout: Option<Dropout>,
     ) -> Tensor<2> {
         let (rows, width) = (tokens.rows(), tokens.width);
@@ -306,6 +270,7 @@ impl Encoder {
                 loras: trainable.map(|t| (&t.loras[at * 6..at * 6 + 6], t.scale)),
                 dropout,
                 first: at * 6,
+                precision: self.precision,
             };
             let attended = self.attention(&x, &adapted, rows, width, bias.as_ref());
             x = self.normed(x + attended, &block.norms[0]);
@@ -336,11 +301,12 @@ impl Encoder {
         let key = split(adapted.apply(1, x.clone()));
         let value = split(adapted.apply(2, x.clone()));
         let scores = query.matmul(key.swap_dims(2, 3)) / (size as f64).sqrt();
+        let scores = self.precision.widen(scores);
         let scores = match bias {
             Some(bias) => scores + bias.clone(),
             None => scores,
         };
-        let mixed = softmax(scores, 3).matmul(value);
+        let mixed = self.precision.narrow(softmax(scores, 3)).matmul(value);
         adapted.apply(
             3,
             mixed
@@ -349,36 +315,24 @@ impl Encoder {
         )
     }
 
+    /// Normalised in f32, as torch's autocast does.
     fn normed(&self, x: Tensor<2>, norm: &Norm) -> Tensor<2> {
-        layer_norm(
-            x,
+        self.precision.narrow(layer_norm(
+            self.precision.widen(x),
             norm.gamma.clone(),
             Some(norm.beta.clone()),
             self.config.norm_epsilon,
-        )
+        ))
     }
-}
-
-/// Position table with the first token type added: this program knows one segment per text.
-fn positions(weights: &BTreeMap<String, Array>) -> Array {
-    let mut table = weights["embeddings.position_embeddings.weight"].clone();
-    if let Some(types) = weights.get("embeddings.token_type_embeddings.weight") {
-        let width = table.shape[1];
-        for row in table.data.chunks_mut(width) {
-            for (value, first_type) in row.iter_mut().zip(&types.data[..width]) {
-                *value += first_type;
-            }
-        }
-    }
-    table
 }
 
 /// A block's linear layers with what an adapter adds to them.
 struct Adapted<'a> {
     block: &'a Block,
-    loras: Option<(&'a [Option<Lora>], f64)>,
+    loras: Option<(&'a [Option<Lora<Tensor<2>>>], f64)>,
     dropout: Option<Dropout>,
     first: usize,
+    precision: Precision,
 }
 
 impl Adapted<'_> {
@@ -391,35 +345,37 @@ impl Adapted<'_> {
             return linear(x, dense.weight.clone(), Some(dense.bias.clone()));
         };
         let into_lora = match self.dropout {
-            Some(dropout) => x.clone() * dropout.mask(self.first + part, x.dims(), &x.device()),
+            Some(dropout) => {
+                let [rows, columns] = x.dims();
+                let mask = dropout.mask(self.first + part, rows * columns);
+                let device = x.device().without_autodiff();
+                let mask = Tensor::from_data(TensorData::new(mask, [rows, columns]), &device);
+                x.clone() * self.precision.narrow(mask)
+            }
             None => x.clone(),
         };
-        let low = into_lora.matmul(lora.a.clone()) * scale;
-        linear(x, dense.weight.clone(), Some(dense.bias.clone())) + low.matmul(lora.b.clone())
+        let (a, b) = (lora.a.clone(), lora.b.clone());
+        let low = into_lora.matmul(self.precision.narrow(a)) * scale;
+        linear(x, dense.weight.clone(), Some(dense.bias.clone()))
+            + low.matmul(self.precision.narrow(b))
     }
 }
 
-impl Dropout {
-    /// Zeros at the given rate, and what keeps the mean elsewhere.
-    fn mask(&self, linear: usize, shape: [usize; 2], device: &Device) -> Tensor<2> {
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&self.key.to_le_bytes());
-        seed[8..16].copy_from_slice(&(linear as u64).to_le_bytes());
-        let mut random = ChaCha8Rng::from_seed(seed);
-        let dropped_below = (self.rate * f64::from(u32::MAX)) as u32;
-        let kept = (1.0 / (1.0 - self.rate)) as f32;
-        let mask: Vec<f32> = (0..shape[0] * shape[1])
-            .map(|_| {
-                if random.next_u32() < dropped_below {
-                    0.0
-                } else {
-                    kept
-                }
-            })
-            .collect();
-        Tensor::<2>::from_data(
-            TensorData::new(mask, shape),
-            &device.clone().without_autodiff(),
-        )
+impl Precision {
+    /// To this precision.
+    fn narrow<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::F32 => x,
+            Self::Bf16 => x.cast(FloatDType::BF16),
+            Self::F16 => x.cast(FloatDType::F16),
+        }
+    }
+
+    /// Back to f32.
+    fn widen<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::F32 => x,
+            Self::Bf16 | Self::F16 => x.cast(FloatDType::F32),
+        }
     }
 }

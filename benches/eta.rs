@@ -1,0 +1,210 @@
+//! What a training step buys, by setting: the loss on the tune split every ten steps, as a table
+//! (`eta --model FOLDER --data FOLDER [--only NAME]`). The cost is counted in training samples,
+//! which take the same time and energy whatever the batch. The gate split is not looked at:
+//! defaults chosen on it would make it worthless.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+use std::path::Path;
+
+use clap::Parser;
+use cryoflux::dataset::{Dataset, LabelColumn};
+use cryoflux::digest::Digest;
+use cryoflux::learn::{Compute, Decay, Evaluation, Example, TrainSettings, Trainer};
+use cryoflux::model::{Adapter, Encoder, Folder, LoraShape};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng};
+
+const SAMPLES: usize = 1920;
+const LOOKS: usize = 6;
+
+#[derive(Parser)]
+struct Options {
+    #[arg(long)]
+    model: String,
+    #[arg(long, default_value = "data")]
+    data: String,
+    /// Only the variants whose name holds this.
+    #[arg(long, default_value = "")]
+    only: String,
+    #[arg(long, default_value_t = 2)]
+    seeds: u64,
+    /// Cargo gives this to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+struct Variant {
+    name: &'static str,
+    settings: TrainSettings,
+    shape: LoraShape,
+}
+
+fn variants() -> Vec<Variant> {
+    let settings = TrainSettings {
+        learning_rate: 5e-4,
+        decay: Decay::Constant,
+        b_ratio: 1.0,
+        weight_decay: 0.01,
+        warmup_steps: 0,
+        max_steps: SAMPLES / 32,
+        batch_size: 32,
+        micro_batch_size: None,
+        max_grad_norm: None,
+        dropout: 0.0,
+        seed: 1,
+    };
+    let targets = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let attention: Vec<String> = targets(&["query", "key", "value", "attention.output.dense"]);
+    let shape = LoraShape {
+        rank: 8,
+        alpha: 16.0,
+        dropout: 0.0,
+        target_modules: attention.clone(),
+    };
+    let variant = |name, change: &dyn Fn(&mut TrainSettings, &mut LoraShape)| {
+        let (mut settings, mut shape) = (settings, shape.clone());
+        change(&mut settings, &mut shape);
+        settings.max_steps = SAMPLES / settings.batch_size;
+        Variant {
+            name,
+            settings,
+            shape,
+        }
+    };
+    vec![
+        variant("as before: 5e-4, batch 32", &|_, _| {}),
+        variant("rate 1e-3", &|s, _| s.learning_rate = 1e-3),
+        variant("rate 2e-3", &|s, _| s.learning_rate = 2e-3),
+        variant("rate 4e-3", &|s, _| s.learning_rate = 4e-3),
+        variant("rate 2e-3, linear", &|s, _| {
+            s.learning_rate = 2e-3;
+            s.decay = Decay::Linear;
+        }),
+        variant("rate 2e-3, cosine", &|s, _| {
+            s.learning_rate = 2e-3;
+            s.decay = Decay::Cosine;
+        }),
+        variant("rate 2e-3, linear, warm-up 6", &|s, _| {
+            s.learning_rate = 2e-3;
+            s.decay = Decay::Linear;
+            s.warmup_steps = 6;
+        }),
+        variant("LoRA+ 4", &|s, _| s.b_ratio = 4.0),
+        variant("LoRA+ 16", &|s, _| s.b_ratio = 16.0),
+        variant("rate 1e-3, LoRA+ 4, linear", &|s, _| {
+            s.learning_rate = 1e-3;
+            s.b_ratio = 4.0;
+            s.decay = Decay::Linear;
+        }),
+        variant("rsLoRA", &|_, shape| shape.alpha = 16.0 * 8.0_f64.sqrt()),
+        variant("batch 16, rate 1e-3, linear", &|s, _| {
+            s.batch_size = 16;
+            s.learning_rate = 1e-3;
+            s.decay = Decay::Linear;
+        }),
+        variant("batch 8, rate 1e-3, linear", &|s, _| {
+            s.batch_size = 8;
+            s.learning_rate = 1e-3;
+            s.decay = Decay::Linear;
+        }),
+        variant("batch 8, rate 5e-4, linear", &|s, _| {
+            s.batch_size = 8;
+            s.decay = Decay::Linear;
+        }),
+        variant("batch 8, rate 2e-3, linear", &|s, _| {
+            s.batch_size = 8;
+            s.learning_rate = 2e-3;
+            s.decay = Decay::Linear;
+        }),
+        variant("query and value alone, rate 2e-3, linear", &|s, shape| {
+            s.learning_rate = 2e-3;
+            s.decay = Decay::Linear;
+            shape.target_modules = vec!["query".into(), "value".into()];
+        }),
+        variant("feed-forward too, rate 2e-3, linear", &|s, shape| {
+            s.learning_rate = 2e-3;
+            s.decay = Decay::Linear;
+            let more = ["intermediate.dense", "output.dense"].map(String::from);
+            shape.target_modules = [&attention[..3], &more].concat();
+        }),
+        variant("last three layers, rate 2e-3, linear", &|s, shape| {
+            s.learning_rate = 2e-3;
+            s.decay = Decay::Linear;
+            let parts = &attention;
+            shape.target_modules = (3..6)
+                .flat_map(|layer| {
+                    parts.iter().map(move |part| match part.as_str() {
+                        "attention.output.dense" => format!("layer.{layer}.{part}"),
+                        part => format!("layer.{layer}.attention.self.{part}"),
+                    })
+                })
+                .collect();
+        }),
+    ]
+}
+
+fn rows(folder: &Folder, options: &Options, file: &str) -> Vec<Example> {
+    let names = ["negative".to_owned(), "positive".to_owned()];
+    let label = LabelColumn {
+        column: "label",
+        names: &names,
+    };
+    let data = Dataset::load(Path::new(&options.data), file, "text", Some(label)).unwrap();
+    let rows = data.rows.iter();
+    rows.map(|row| Example {
+        tokens: folder.tokenizer.encode(&row.text, 64).unwrap(),
+        label: row.label,
+    })
+    .collect()
+}
+
+fn shuffled(rows: &[Example], seed: u64) -> Vec<Example> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut keyed: Vec<(u64, &Example)> = rows.iter().map(|row| (random.next_u64(), row)).collect();
+    keyed.sort_by_key(|(key, _)| *key);
+    keyed
+        .into_iter()
+        .take(SAMPLES)
+        .map(|(_, row)| row.clone())
+        .collect()
+}
+
+fn main() {
+    let options = Options::parse();
+    let compute = Compute::cpu();
+    let folder = Folder::load(Path::new(&options.model)).unwrap();
+    let encoder = Encoder::new(&folder.config, &folder.weights, &compute.arithmetic);
+    let train = rows(&folder, &options, "reviews-train.csv");
+    let tune = rows(&folder, &options, "reviews-tune.csv");
+    println!(
+        "gain on the tune split in nats, mean of {} seeds, after so many training samples",
+        options.seeds
+    );
+    print!("{:44}", "");
+    (1..=LOOKS).for_each(|look| print!("{:>8}", look * SAMPLES / LOOKS));
+    println!();
+    for variant in variants() {
+        if !variant.name.contains(&options.only) {
+            continue;
+        }
+        let mut gains = [0.0; LOOKS];
+        for seed in 0..options.seeds {
+            let chosen = shuffled(&train, seed);
+            let digest = Digest::of(&seed.to_le_bytes());
+            let start = Adapter::start(&variant.shape, &folder.config, None, 2, &digest).unwrap();
+            let mut trainer = Trainer::new(&encoder, &compute, variant.settings, start, &chosen);
+            for (look, gain) in gains.iter_mut().enumerate() {
+                while trainer.examples_used() < (look + 1) * SAMPLES / LOOKS
+                    && trainer.step().is_some()
+                {}
+                let outcome =
+                    Evaluation::new(&encoder, &trainer.adapted(), &compute, &tune).finish();
+                let loss = outcome.losses.iter().sum::<f64>() / tune.len() as f64;
+                *gain += (2_f64.ln() - loss) / options.seeds as f64;
+            }
+        }
+        print!("{:44}", variant.name);
+        gains.iter().for_each(|gain| print!("{gain:8.4}"));
+        println!();
+    }
+}

@@ -1,0 +1,163 @@
+//! Samples per second of training, evaluation and embedding, as one line of JSON:
+//! `rates --model FOLDER --data FOLDER [--threads N] [--device cpu|flex|cuda:0]
+//! [--precision f32|bf16|f16] [--batch 32,64]`. `benches/peers/run.sh` sets it beside the peers.
+//!
+//! `flex` is the CPU with burn's own operations in place of the program's kernels.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+use std::path::Path;
+use std::time::Instant;
+
+use clap::Parser;
+use cryoflux::dataset::{Dataset, LabelColumn};
+use cryoflux::digest::Digest;
+use cryoflux::learn::{Compute, Decay, Embedding, Evaluation, Example, TrainSettings, Trainer};
+use cryoflux::model::{Adapter, Encoder, Folder, LoraShape, Precision};
+
+#[derive(Parser)]
+struct Options {
+    #[arg(long)]
+    model: String,
+    #[arg(long, default_value = "data")]
+    data: String,
+    #[arg(long)]
+    threads: Option<usize>,
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    #[arg(long, default_value = "f32")]
+    precision: String,
+    #[arg(long, value_delimiter = ',', default_value = "32")]
+    batch: Vec<usize>,
+    #[arg(long, default_value_t = 64)]
+    max_tokens: usize,
+    /// Seconds that each figure is measured for.
+    #[arg(long, default_value_t = 6.0)]
+    seconds: f64,
+    /// Cargo gives this to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn compute(options: &Options) -> Compute {
+    let compute = match options.device.as_str() {
+        "flex" => Compute::flex(),
+        name => Compute::open(name.parse().unwrap()).unwrap(),
+    };
+    let precision = Precision::ALL
+        .into_iter()
+        .find(|p| p.id() == options.precision);
+    let compute = compute
+        .with_precision(precision.expect("f32, bf16 or f16"))
+        .unwrap();
+    match options.threads {
+        Some(threads) => compute.with_threads(threads),
+        None => compute,
+    }
+}
+
+fn rows(folder: &Folder, options: &Options, file: &str) -> Vec<Example> {
+    let names = ["negative".to_owned(), "positive".to_owned()];
+    let label = LabelColumn {
+        column: "label",
+        names: &names,
+    };
+    let data = Dataset::load(Path::new(&options.data), file, "text", Some(label)).unwrap();
+    let encode = |text: &str| folder.tokenizer.encode(text, options.max_tokens).unwrap();
+    data.rows
+        .iter()
+        .map(|row| Example {
+            tokens: encode(&row.text),
+            label: row.label,
+        })
+        .collect()
+}
+
+/// Items per second of `step`, after one step that does not count.
+fn rate(seconds: f64, mut step: impl FnMut() -> usize) -> f64 {
+    step();
+    let (began, mut items) = (Instant::now(), 0);
+    while began.elapsed().as_secs_f64() < seconds {
+        items += step();
+    }
+    items as f64 / began.elapsed().as_secs_f64()
+}
+
+fn main() {
+    let options = Options::parse();
+    let compute = compute(&options);
+    let folder = Folder::load(Path::new(&options.model)).unwrap();
+    let encoder = Encoder::new(&folder.config, &folder.weights, &compute.arithmetic);
+    let train = rows(&folder, &options, "reviews-train.csv");
+    let gate = rows(&folder, &options, "reviews-gate.csv");
+    let shape = LoraShape {
+        rank: 8,
+        alpha: 16.0,
+        dropout: 0.0,
+        target_modules: ["query", "key", "value", "attention.output.dense"]
+            .map(String::from)
+            .to_vec(),
+    };
+    let start = Adapter::start(&shape, &folder.config, None, 2, &Digest::of(b"rates")).unwrap();
+
+    let trained: Vec<(usize, f64)> = options
+        .batch
+        .iter()
+        .map(|&batch_size| {
+            let settings = TrainSettings {
+                learning_rate: 5e-4,
+                decay: Decay::Constant,
+                b_ratio: 1.0,
+                weight_decay: 0.01,
+                warmup_steps: 0,
+                max_steps: usize::MAX,
+                batch_size,
+                micro_batch_size: None,
+                max_grad_norm: None,
+                dropout: 0.0,
+                seed: 1,
+            };
+            let many: Vec<Example> = train
+                .iter()
+                .cycle()
+                .take(train.len() * 8)
+                .cloned()
+                .collect();
+            let mut trainer = Trainer::new(&encoder, &compute, settings, start.clone(), &many);
+            let rate = rate(options.seconds, || {
+                let before = trainer.examples_used();
+                if trainer.step().is_none() {
+                    trainer = Trainer::new(&encoder, &compute, settings, start.clone(), &many);
+                    return 0;
+                }
+                trainer.examples_used() - before
+            });
+            (batch_size, rate)
+        })
+        .collect();
+    let (batch_size, training) = *trained.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+
+    let adapted = encoder.adapt(&start.trainable(&folder.config));
+    let evaluation = rate(options.seconds, || {
+        Evaluation::new(&encoder, &adapted, &compute, &gate).finish();
+        gate.len()
+    });
+    let texts: Vec<Vec<u32>> = train[..2000].iter().map(|row| row.tokens.clone()).collect();
+    let embedding = rate(options.seconds, || {
+        Embedding::new(&encoder, &compute, &texts).finish();
+        texts.len()
+    });
+    println!(
+        "{}",
+        serde_json::json!({
+            "device": options.device,
+            "backend": compute.backend,
+            "precision": options.precision,
+            "threads": compute.threads,
+            "batch_size": batch_size,
+            "train_by_batch_size": trained,
+            "train_samples_per_second": training,
+            "eval_samples_per_second": evaluation,
+            "embed_texts_per_second": embedding,
+        })
+    );
+}
