@@ -9,8 +9,9 @@ use std::path::Path;
 use clap::Parser;
 use cryoflux::dataset::{Dataset, LabelColumn};
 use cryoflux::digest::Digest;
-use cryoflux::learn::{Compute, Decay, Evaluation, Example, TrainSettings, Trainer};
-use cryoflux::model::{Adapter, Encoder, Folder, LoraShape};
+use cryoflux::learn::{Compute, Evaluation, Example, TrainSettings, Trainer};
+use cryoflux::model::{Adapter, Encoder, Folder, LoraShape, ModelConfig};
+use cryoflux::recipe::{Decay, Layers, Scaling};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
 
@@ -39,7 +40,13 @@ struct Variant {
     shape: LoraShape,
 }
 
-fn variants() -> Vec<Variant> {
+fn small(settings: &mut TrainSettings) {
+    settings.batch_size = 8;
+    settings.learning_rate = 2e-3;
+    settings.decay = Decay::Linear;
+}
+
+fn variants(config: &ModelConfig) -> Vec<Variant> {
     let settings = TrainSettings {
         learning_rate: 5e-4,
         decay: Decay::Constant,
@@ -58,8 +65,15 @@ fn variants() -> Vec<Variant> {
     let shape = LoraShape {
         rank: 8,
         alpha: 16.0,
+        scaling: Scaling::Standard,
         dropout: 0.0,
         target_modules: attention.clone(),
+    };
+    let last = |shape: &LoraShape, layers| {
+        shape
+            .clone()
+            .in_layers(Layers::Last(layers), config)
+            .unwrap()
     };
     let variant = |name, change: &dyn Fn(&mut TrainSettings, &mut LoraShape)| {
         let (mut settings, mut shape) = (settings, shape.clone());
@@ -96,7 +110,7 @@ fn variants() -> Vec<Variant> {
             s.b_ratio = 4.0;
             s.decay = Decay::Linear;
         }),
-        variant("rsLoRA", &|_, shape| shape.alpha = 16.0 * 8.0_f64.sqrt()),
+        variant("rsLoRA", &|_, shape| shape.scaling = Scaling::RsLora),
         variant("batch 16, rate 1e-3, linear", &|s, _| {
             s.batch_size = 16;
             s.learning_rate = 1e-3;
@@ -116,29 +130,66 @@ fn variants() -> Vec<Variant> {
             s.learning_rate = 2e-3;
             s.decay = Decay::Linear;
         }),
-        variant("query and value alone, rate 2e-3, linear", &|s, shape| {
-            s.learning_rate = 2e-3;
-            s.decay = Decay::Linear;
-            shape.target_modules = vec!["query".into(), "value".into()];
+        variant("batch 8, rate 4e-3, linear", &|s, _| {
+            small(s);
+            s.learning_rate = 4e-3;
         }),
-        variant("feed-forward too, rate 2e-3, linear", &|s, shape| {
-            s.learning_rate = 2e-3;
-            s.decay = Decay::Linear;
-            let more = ["intermediate.dense", "output.dense"].map(String::from);
-            shape.target_modules = [&attention[..3], &more].concat();
+        variant("batch 4, rate 1e-3, linear", &|s, _| {
+            small(s);
+            s.batch_size = 4;
+            s.learning_rate = 1e-3;
         }),
-        variant("last three layers, rate 2e-3, linear", &|s, shape| {
-            s.learning_rate = 2e-3;
-            s.decay = Decay::Linear;
-            let parts = &attention;
-            shape.target_modules = (3..6)
-                .flat_map(|layer| {
-                    parts.iter().map(move |part| match part.as_str() {
-                        "attention.output.dense" => format!("layer.{layer}.{part}"),
-                        part => format!("layer.{layer}.attention.self.{part}"),
-                    })
-                })
-                .collect();
+        variant("batch 4, rate 2e-3, linear", &|s, _| {
+            small(s);
+            s.batch_size = 4;
+        }),
+        variant("batch 8, rate 2e-3, constant", &|s, _| {
+            small(s);
+            s.decay = Decay::Constant;
+        }),
+        variant("batch 8, rate 2e-3, linear, clipped at 1", &|s, _| {
+            small(s);
+            s.max_grad_norm = Some(1.0);
+        }),
+        variant("batch 8, rate 2e-3, linear, warm-up 10", &|s, _| {
+            small(s);
+            s.warmup_steps = 10;
+        }),
+        variant("batch 8, rate 1e-3, linear, LoRA+ 4", &|s, _| {
+            small(s);
+            s.learning_rate = 1e-3;
+            s.b_ratio = 4.0;
+        }),
+        variant("batch 8, rate 2e-3, linear, rank 4", &|s, shape| {
+            small(s);
+            (shape.rank, shape.alpha) = (4, 8.0);
+        }),
+        variant("batch 8, rate 2e-3, linear, rank 16", &|s, shape| {
+            small(s);
+            (shape.rank, shape.alpha) = (16, 32.0);
+        }),
+        variant(
+            "batch 8, rate 2e-3, linear, query and value",
+            &|s, shape| {
+                small(s);
+                shape.target_modules = vec!["query".into(), "value".into()];
+            },
+        ),
+        variant(
+            "batch 8, rate 2e-3, linear, feed-forward too",
+            &|s, shape| {
+                small(s);
+                let more = ["intermediate.dense", "output.dense"].map(String::from);
+                shape.target_modules = [&attention[..3], &more].concat();
+            },
+        ),
+        variant("batch 8, rate 2e-3, linear, last 4 layers", &|s, shape| {
+            small(s);
+            *shape = last(shape, 4);
+        }),
+        variant("batch 8, rate 2e-3, linear, last 2 layers", &|s, shape| {
+            small(s);
+            *shape = last(shape, 2);
         }),
     ]
 }
@@ -183,7 +234,7 @@ fn main() {
     print!("{:44}", "");
     (1..=LOOKS).for_each(|look| print!("{:>8}", look * SAMPLES / LOOKS));
     println!();
-    for variant in variants() {
+    for variant in variants(&folder.config) {
         if !variant.name.contains(&options.only) {
             continue;
         }

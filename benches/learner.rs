@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use cryoflux::dataset::{Dataset, LabelColumn};
 use cryoflux::digest::Digest;
-use cryoflux::learn::{Compute, Decay, Embedding, Evaluation, Example, TrainSettings, Trainer};
+use cryoflux::learn::{Compute, Embedding, Evaluation, Example, TrainSettings, Trainer};
 use cryoflux::model::{Adapter, Encoder, Folder, LoraShape};
+use cryoflux::recipe::{Decay, Scaling};
 
 const MINILM: &str = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db";
 
@@ -42,6 +43,7 @@ fn learner(criterion: &mut Criterion) {
     let shape = LoraShape {
         rank: 8,
         alpha: 16.0,
+        scaling: Scaling::Standard,
         dropout: 0.0,
         target_modules: ["query", "key", "value", "attention.output.dense"]
             .map(String::from)

@@ -11,8 +11,9 @@ use std::time::Instant;
 use clap::Parser;
 use cryoflux::dataset::{Dataset, LabelColumn};
 use cryoflux::digest::Digest;
-use cryoflux::learn::{Compute, Decay, Embedding, Evaluation, Example, TrainSettings, Trainer};
-use cryoflux::model::{Adapter, Encoder, Folder, LoraShape, Precision};
+use cryoflux::learn::{Compute, Embedding, Evaluation, Example, TrainSettings, Trainer};
+use cryoflux::model::{Adapter, Encoder, Folder, LoraShape};
+use cryoflux::recipe::{Decay, Precision, Scaling};
 
 #[derive(Parser)]
 struct Options {
@@ -43,11 +44,10 @@ fn compute(options: &Options) -> Compute {
         "flex" => Compute::flex(),
         name => Compute::open(name.parse().unwrap()).unwrap(),
     };
-    let precision = Precision::ALL
-        .into_iter()
-        .find(|p| p.id() == options.precision);
+    let mut words = Precision::WORDS.into_iter();
+    let precision = words.find(|(word, _)| *word == options.precision);
     let compute = compute
-        .with_precision(precision.expect("f32, bf16 or f16"))
+        .with_precision(precision.expect("f32, bf16 or f16").1)
         .unwrap();
     match options.threads {
         Some(threads) => compute.with_threads(threads),
@@ -92,6 +92,7 @@ fn main() {
     let shape = LoraShape {
         rank: 8,
         alpha: 16.0,
+        scaling: Scaling::Standard,
         dropout: 0.0,
         target_modules: ["query", "key", "value", "attention.output.dense"]
             .map(String::from)

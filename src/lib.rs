@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod project;
 pub mod receipts;
+pub mod recipe;
 pub mod settings;
 pub mod task;
 pub mod units;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::units::{Joules, Watts};
 
-/// Evaluating an example costs about this share of training on it (`cargo bench --bench learner`
+/// Evaluating an example costs about this share of training on it (`cargo bench --bench rates`
 /// prints both); used until an evaluation was seen.
-const EVALUATION_SHARE: f64 = 0.36;
+const EVALUATION_SHARE: f64 = 0.45;
 /// Steps differ by the length of their texts, and guesses are guesses.
 const MARGIN: f64 = 1.25;
 /// Adapter, receipts and version are on disk within this time after the last evaluation, for a

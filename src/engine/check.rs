@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::dataset::{columns, matching_files};
 use crate::model::fetch::Source;
 use crate::pipeline::{At, Diagnostic, Pipeline, Task, Work};
+use crate::recipe::Stop;
 use crate::settings::ModelSettings;
 
 /// Every error that only shows beside the file system and the settings.
@@ -55,6 +56,23 @@ pub fn check_files(
         let wanted = data.map_or([None, None], |data| [Some(&data.text), data.label.as_ref()]);
         for split in splits.into_iter().flatten() {
             check_columns(project, split, &wanted, &mut found);
+        }
+    }
+    let has_tune = pipeline
+        .holdout
+        .as_ref()
+        .is_some_and(|holdout| holdout.tune.is_some());
+    for task in &pipeline.tasks {
+        if matches!(&task.work, Work::Lora(lora, _) if lora.stop == Stop::Eta) && !has_tune {
+            let name = &task.name;
+            let message = format!(
+                "task `{}` stops by the tune split, and there is none",
+                name.value
+            );
+            found.push(
+                Diagnostic::new(name.span.clone(), message)
+                    .hint("add `tune = \"data/tune.csv\"` to [holdout], or remove `stop`"),
+            );
         }
     }
     found.sort_by_key(|diagnostic| diagnostic.span.start);

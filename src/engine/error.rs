@@ -24,9 +24,11 @@ pub enum EngineError {
     /// The pipeline file has errors.
     #[error("{} has {} error{}", .0.path, .1.len(), if .1.len() == 1 { "" } else { "s" })]
     Pipeline(SourceText, Vec<Diagnostic>),
-    /// Training data shares texts with the gate split.
-    #[error("training data shares {count} text{} with the gate split: {rows}", if *.count == 1 { "" } else { "s" })]
+    /// Training data shares texts with a holdout split.
+    #[error("training data shares {count} text{} with the {split} split: {rows}", if *.count == 1 { "" } else { "s" })]
     Leakage {
+        /// The split's name.
+        split: &'static str,
         /// How many rows.
         count: usize,
         /// The first of them, by file and line.

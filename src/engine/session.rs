@@ -445,7 +445,9 @@ impl Session {
     }
 
     fn prepare(&self, task: &Task) -> Result<Prepared, EngineError> {
-        Prepared::new(&self.workspace, task, |gate| self.holdout_root(gate))
+        Prepared::new(&self.workspace, task, &self.compute, |gate| {
+            self.holdout_root(gate)
+        })
     }
 }
 

@@ -150,6 +150,17 @@ impl Workspace {
         self.load(self.section(task), path, true)
     }
 
+    /// The rows that training may look at.
+    ///
+    /// # Errors
+    /// The first fault of the file.
+    pub fn tune_rows(&self, task: &Task) -> Result<Dataset, EngineError> {
+        let holdout = self.pipeline.holdout.as_ref();
+        let path = holdout.and_then(|holdout| holdout.tune.as_ref());
+        let path = path.map_or("", |tune| tune.value.as_str());
+        self.load(self.section(task), path, true)
+    }
+
     fn load(
         &self,
         section: &DataSection,

@@ -6,7 +6,9 @@ use std::thread;
 
 use burn::tensor::Device;
 
-use crate::model::{Arithmetic, Precision};
+use super::memory::Bytes;
+use crate::model::Arithmetic;
+use crate::recipe::Precision;
 
 /// The setting `device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,14 @@ pub enum DeviceError {
     /// The device computes in other precisions.
     #[error("precision {0} was asked for, but the CPU computes in f32 alone")]
     NoPrecision(Precision),
+    /// There is less memory than the update needs.
+    #[error("the update needs about {needed} of memory, and {free} are free")]
+    Memory {
+        /// Estimated.
+        needed: Bytes,
+        /// What the system says.
+        free: Bytes,
+    },
     /// No thread to work on.
     #[error("the operating system gives no thread: {0}")]
     NoThread(String),
@@ -77,6 +87,9 @@ impl DeviceError {
             }
             Self::NoCard { .. } => "check `nvidia-smi`, or set device = \"auto\"",
             Self::NoPrecision(_) => "set precision = \"f32\", or use a CUDA card",
+            Self::Memory { .. } => {
+                "lower micro_batch_size or max_tokens, adapt fewer layers (layers = \"last:2\"), or choose a smaller base model"
+            }
             Self::NoThread(_) => "raise the limit of processes (ulimit -u)",
         }
     }

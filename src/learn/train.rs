@@ -9,6 +9,7 @@ use super::parallel::Workers;
 use crate::model::{
     Adapted, Adapter, Array, Dropout, Encoder, Gradients, Labelled, Trainable, tensor2, values,
 };
+use crate::recipe::Decay;
 
 /// A text and its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,18 +18,6 @@ pub struct Example {
     pub tokens: Vec<u32>,
     /// Class number.
     pub label: usize,
-}
-
-/// How the step size goes on after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Decay {
-    /// It stays.
-    Constant,
-    /// In a straight line to zero.
-    #[default]
-    Linear,
-    /// Along half a cosine to zero.
-    Cosine,
 }
 
 /// How to train.

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::array::{Array, ArrayError, read_safetensors, write_safetensors};
-use super::config::ModelConfig;
+use super::config::{LINEARS_PER_LAYER, ModelConfig};
 use super::encoder::{Head, Lora, Trainable};
 use super::folder::head_shapes;
 use crate::digest::Digest;
 use crate::files::{self, FileError, Staging};
+use crate::recipe::{Layers, Scaling};
 
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 const CONFIG_FILE: &str = "adapter_config.json";
@@ -26,8 +27,10 @@ const HEAD_BOUND: f32 = 0.034_641_016;
 pub struct LoraShape {
     /// Inner width.
     pub rank: usize,
-    /// The update is scaled by `alpha / rank`.
+    /// The update is scaled by this, over the rank or its root.
     pub alpha: f64,
+    /// By which of the two.
+    pub scaling: Scaling,
     /// Dropout on the input while training.
     pub dropout: f64,
     /// Endings of the names of the linear layers to adapt.
@@ -93,13 +96,35 @@ struct PeftConfig {
     lora_alpha: f64,
     #[serde(default)]
     lora_dropout: f64,
+    #[serde(default)]
+    use_rslora: bool,
     target_modules: Vec<String>,
 }
 
 impl LoraShape {
-    /// alpha / rank.
+    /// What the low-rank product is multiplied with.
     pub fn scale(&self) -> f64 {
-        self.alpha / self.rank as f64
+        self.scaling.factor(self.alpha, self.rank)
+    }
+
+    /// With the target layers of the last layers of a model alone. They are named in full, which
+    /// PEFT understands as it does endings.
+    ///
+    /// # Errors
+    /// When a target names no layer.
+    pub fn in_layers(mut self, layers: Layers, config: &ModelConfig) -> Result<Self, AdapterError> {
+        if layers == Layers::All {
+            return Ok(self);
+        }
+        let names = config.linear_names();
+        let first = layers.first(config.layers);
+        self.target_modules = self
+            .targets(config)?
+            .into_iter()
+            .filter(|at| at / LINEARS_PER_LAYER >= first)
+            .map(|at| names[at].clone())
+            .collect();
+        Ok(self)
     }
 
     /// Indices of the linear layers that the targets name, with PEFT's rule: a name equals the
@@ -117,7 +142,7 @@ impl LoraShape {
         };
         for target in &self.target_modules {
             if !names.iter().any(|name| fits(name, target)) {
-                let layer: Vec<&str> = names[..6]
+                let layer: Vec<&str> = names[..LINEARS_PER_LAYER]
                     .iter()
                     .filter_map(|name| name.split_once(".0.").map(|(_, rest)| rest))
                     .collect();
@@ -194,6 +219,7 @@ impl Adapter {
             shape: LoraShape {
                 rank: 1,
                 alpha: 1.0,
+                scaling: Scaling::Standard,
                 dropout: 0.0,
                 target_modules: Vec::new(),
             },
@@ -321,7 +347,7 @@ impl Adapter {
             "r": self.shape.rank,
             "target_modules": self.shape.target_modules,
             "task_type": "SEQ_CLS",
-            "use_rslora": false,
+            "use_rslora": self.shape.scaling == Scaling::RsLora,
         });
         staging.write(CONFIG_FILE, format!("{peft:#}\n").as_bytes())?;
         staging.write(WEIGHTS_FILE, &bytes)?;
@@ -344,6 +370,11 @@ impl Adapter {
         let shape = LoraShape {
             rank: peft.r,
             alpha: peft.lora_alpha,
+            scaling: if peft.use_rslora {
+                Scaling::RsLora
+            } else {
+                Scaling::Standard
+            },
             dropout: peft.lora_dropout,
             target_modules: peft.target_modules,
         };
@@ -399,7 +430,7 @@ impl Adapter {
 
 /// Inputs and outputs of a linear layer of the encoder.
 fn linear_size(config: &ModelConfig, at: usize) -> (usize, usize) {
-    match at % 6 {
+    match at % LINEARS_PER_LAYER {
         4 => (config.hidden, config.intermediate),
         5 => (config.intermediate, config.hidden),
         _ => (config.hidden, config.hidden),

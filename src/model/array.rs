@@ -1,5 +1,6 @@
 //! Host arrays in f32, read from and written to safetensors.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 
 use half::{bf16, f16};
@@ -110,22 +111,22 @@ fn words<const N: usize>(raw: &[u8]) -> impl Iterator<Item = [u8; N]> {
 ///
 /// # Errors
 /// When the format refuses the arrays.
-pub fn write_safetensors(arrays: &BTreeMap<String, Array>) -> Result<Vec<u8>, ArrayError> {
+pub fn write_safetensors(
+    arrays: &BTreeMap<String, impl Borrow<Array>>,
+) -> Result<Vec<u8>, ArrayError> {
+    // A base model takes most of the memory there is: its numbers are not copied for writing.
+    const {
+        assert!(
+            cfg!(target_endian = "little"),
+            "the format is little-endian"
+        )
+    };
     let malformed = |error: safetensors::SafeTensorError| ArrayError::Malformed(error.to_string());
-    let raw: Vec<(&String, &Array, Vec<u8>)> = arrays
+    let views = arrays
         .iter()
         .map(|(name, array)| {
-            let bytes = array
-                .data
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect();
-            (name, array, bytes)
-        })
-        .collect();
-    let views = raw
-        .iter()
-        .map(|(name, array, bytes)| {
+            let array = array.borrow();
+            let bytes = bytemuck::cast_slice(&array.data);
             let view = TensorView::new(Dtype::F32, array.shape.clone(), bytes)?;
             Ok((name.as_str(), view))
         })

@@ -23,6 +23,10 @@ pub enum Activation {
     Relu,
 }
 
+/// Linear layers of an encoder layer: query, key, value, attention output, feed-forward in and
+/// out.
+pub const LINEARS_PER_LAYER: usize = 6;
+
 /// The shape of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {

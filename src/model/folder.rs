@@ -1,5 +1,6 @@
 //! A Hugging Face folder: `config.json`, `tokenizer.json`, `model.safetensors`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -248,7 +249,7 @@ pub(super) fn head_shapes(config: &ModelConfig, classes: usize) -> Vec<(String, 
 pub fn write_folder(
     staging: &Staging,
     base: &Folder,
-    weights: &BTreeMap<String, Array>,
+    weights: &BTreeMap<String, Cow<'_, Array>>,
     labels: &[String],
 ) -> Result<Digest, FolderError> {
     let bytes = weight_bytes(&base.config, weights, labels.len(), &base.path)?;
@@ -271,7 +272,7 @@ pub fn write_folder(
 
 fn weight_bytes(
     config: &ModelConfig,
-    weights: &BTreeMap<String, Array>,
+    weights: &BTreeMap<String, Cow<'_, Array>>,
     classes: usize,
     path: &Path,
 ) -> Result<Vec<u8>, FolderError> {
@@ -279,7 +280,7 @@ fn weight_bytes(
         .into_iter()
         .map(|(name, _)| name)
         .collect();
-    let full: BTreeMap<String, Array> = weights
+    let full: BTreeMap<String, &Array> = weights
         .iter()
         .map(|(name, array)| {
             let name = if head.contains(name) {
@@ -287,7 +288,7 @@ fn weight_bytes(
             } else {
                 format!("{}{name}", config.prefix())
             };
-            (name, array.clone())
+            (name, &**array)
         })
         .collect();
     write_safetensors(&full).map_err(|cause| FolderError::Weights {

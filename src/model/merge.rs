@@ -1,6 +1,7 @@
 //! Merging an adapter into its model, in one fixed order of f32 operations, so that the same
 //! adapter on the same model gives the same bytes on every machine.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::adapter::Adapter;
@@ -11,15 +12,22 @@ use super::array::Array;
 ///
 /// For each weight the products are added in the order of the rank, without fused
 /// multiply-add; `docs/receipt-format.md` makes this order part of the format.
-pub fn merge(weights: &BTreeMap<String, Array>, adapter: &Adapter) -> BTreeMap<String, Array> {
-    let mut merged = weights.clone();
+pub fn merge<'a>(
+    weights: &'a BTreeMap<String, Array>,
+    adapter: &'a Adapter,
+) -> BTreeMap<String, Cow<'a, Array>> {
+    let mut merged: BTreeMap<String, Cow<'a, Array>> = weights
+        .iter()
+        .map(|(name, array)| (name.clone(), Cow::Borrowed(array)))
+        .collect();
     let scale = adapter.shape.scale() as f32;
     for (name, (a, b)) in &adapter.pairs {
         if let Some(weight) = merged.get_mut(&format!("{name}.weight")) {
-            add_product(weight, a, b, scale);
+            add_product(weight.to_mut(), a, b, scale);
         }
     }
-    merged.extend(adapter.head.clone());
+    let head = adapter.head.iter();
+    merged.extend(head.map(|(name, array)| (name.clone(), Cow::Borrowed(array))));
     merged
 }
 

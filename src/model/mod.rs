@@ -15,7 +15,7 @@ pub use array::{Array, ArrayError, read_safetensors, write_safetensors};
 pub use config::{Activation, Architecture, ConfigError, HeadShape, ModelConfig};
 pub use encoder::{
     Adapted, Arithmetic, Dropout, Encoder, Gradients, Head, Labelled, Lora, PackedAdapter,
-    PackedEncoder, Precision, TensorEncoder, Trainable, tensor2, values,
+    PackedEncoder, TensorEncoder, Trainable, tensor2, values,
 };
 pub use folder::{Folder, FolderError, MODEL_FILE, write_folder};
 pub use merge::merge;

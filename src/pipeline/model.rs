@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::schedule::Schedule;
 use crate::digest::Digest;
+use crate::recipe::{Decay, Layers, Precision, Scaling, Stop};
 use crate::units::{Joules, Nats};
 
 /// A value and where it stands in the file.
@@ -101,22 +102,40 @@ pub enum Work {
 pub struct LoraSettings {
     /// Inner width.
     pub rank: usize,
-    /// Scale times rank.
+    /// The update is scaled by this, over the rank or its root.
     pub alpha: f64,
+    /// By which of the two.
+    pub scaling: Scaling,
     /// Dropout on the input of LoRA.
     pub dropout: f64,
-    /// Endings of the adapted layers' names.
+    /// Endings of the adapted linear layers' names.
     pub target_modules: Vec<String>,
+    /// Layers whose linear layers are adapted.
+    pub layers: Layers,
     /// Step size.
     pub learning_rate: f64,
+    /// How the step size goes on after the warm-up.
+    pub decay: Decay,
+    /// Step size of LoRA's B over that of everything else.
+    pub lora_plus_ratio: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Steps over which the step size grows.
     pub warmup_steps: usize,
     /// Steps at most.
     pub max_steps: usize,
+    /// What ends training.
+    pub stop: Stop,
+    /// Steps between looks at the tune split, where they are needed.
+    pub tune_every_steps: usize,
     /// Examples per step.
     pub batch_size: usize,
+    /// Examples that are in memory at a time.
+    pub micro_batch_size: Option<usize>,
+    /// Length that a step's gradient is cut to.
+    pub max_grad_norm: Option<f64>,
+    /// How numbers are held.
+    pub precision: Precision,
     /// Tokens of a text at most.
     pub max_tokens: usize,
 }
@@ -126,15 +145,24 @@ impl Default for LoraSettings {
         Self {
             rank: 8,
             alpha: 16.0,
+            scaling: Scaling::default(),
             dropout: 0.0,
             target_modules: ["query", "key", "value", "attention.output.dense"]
                 .map(String::from)
                 .to_vec(),
+            layers: Layers::default(),
             learning_rate: 5e-4,
+            decay: Decay::default(),
+            lora_plus_ratio: 1.0,
             weight_decay: 0.01,
             warmup_steps: 0,
             max_steps: 60,
+            stop: Stop::default(),
+            tune_every_steps: 10,
             batch_size: 32,
+            micro_batch_size: None,
+            max_grad_norm: None,
+            precision: Precision::default(),
             max_tokens: 64,
         }
     }

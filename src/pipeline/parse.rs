@@ -13,6 +13,7 @@ use super::model::{
 use super::schedule::{Schedule, ScheduleError};
 use super::table::Table;
 use crate::digest::Digest;
+use crate::recipe::{Decay, Layers, Precision, Scaling, Stop};
 use crate::units::{Joules, Nats};
 
 /// Every key of a pipeline file, section by section; `schemas/pipeline.json` has the same.
@@ -35,14 +36,23 @@ pub const KEYS: [(&str, &[&str]); 9] = [
         &[
             "rank",
             "alpha",
+            "scaling",
             "dropout",
             "target_modules",
+            "layers",
             "learning_rate",
+            "decay",
+            "lora_plus_ratio",
             "weight_decay",
             "warmup_steps",
             "max_steps",
+            "stop",
+            "tune_every_steps",
             "batch_size",
+            "micro_batch_size",
+            "max_grad_norm",
             "max_tokens",
+            "precision",
         ],
     ),
     ("task.*.accept", &["rule", "min_delta", "alpha", "looks"]),
@@ -338,17 +348,38 @@ fn read_lora(
         Some(names) => names.into_iter().map(|name| name.value).collect(),
         None => usual.target_modules,
     };
+    let layers = table.text("layers").map_or(usual.layers, |text| {
+        Layers::parse(&text.value).unwrap_or_else(|| {
+            table.report(
+                Diagnostic::new(text.span, format!("unknown layers `{}`", text.value))
+                    .hint("write \"all\", or \"last:2\" for the last two"),
+            );
+            usual.layers
+        })
+    });
+    let scaling = table
+        .word("scaling", &Scaling::WORDS)
+        .unwrap_or(usual.scaling);
+    let decay = table.word("decay", &Decay::WORDS).unwrap_or(usual.decay);
+    let stop = table.word("stop", &Stop::WORDS).unwrap_or(usual.stop);
+    let precision = table.word("precision", &Precision::WORDS);
+    let max_grad_norm = table.number("max_grad_norm", 1e-6..1e6).map(|n| n.value);
     let mut number = |key, range, usual| table.number(key, range).map_or(usual, |n| n.value);
     let alpha = number("alpha", 1e-6..1e6, usual.alpha);
     let dropout = number("dropout", 0.0..1.0, usual.dropout);
     let learning_rate = number("learning_rate", 1e-9..10.0, usual.learning_rate);
     let weight_decay = number("weight_decay", 0.0..10.0, usual.weight_decay);
+    let lora_plus_ratio = number("lora_plus_ratio", 1e-3..1e4, usual.lora_plus_ratio);
     let settings = LoraSettings {
         rank: table.count("rank", 1..1025).unwrap_or(usual.rank),
         alpha,
+        scaling,
         dropout,
         target_modules,
+        layers,
         learning_rate,
+        decay,
+        lora_plus_ratio,
         weight_decay,
         warmup_steps: table
             .count("warmup_steps", 0..1_000_000)
@@ -356,6 +387,13 @@ fn read_lora(
         max_steps: table
             .count("max_steps", 1..1_000_000)
             .unwrap_or(usual.max_steps),
+        stop,
+        tune_every_steps: table
+            .count("tune_every_steps", 1..1_000_000)
+            .unwrap_or(usual.tune_every_steps),
+        micro_batch_size: table.count("micro_batch_size", 1..65_537),
+        max_grad_norm,
+        precision: precision.unwrap_or(usual.precision),
         batch_size: table
             .count("batch_size", 1..65_537)
             .unwrap_or(usual.batch_size),
@@ -375,20 +413,11 @@ fn read_accept(
     let usual = AcceptSettings::default();
     let title = format!("{}.accept]", task.trim_end_matches(']'));
     let mut table = Table::new(table, title, span, diagnostics);
-    let rule = match table.text("rule") {
-        Some(text) => match text.value.as_str() {
-            "t-skew" => AcceptRule::TSkew,
-            "threshold" => AcceptRule::Threshold,
-            other => {
-                table.report(
-                    Diagnostic::new(text.span, format!("unknown rule `{other}`"))
-                        .did_you_mean(other, ["t-skew", "threshold"]),
-                );
-                usual.rule
-            }
-        },
-        None => usual.rule,
-    };
+    let rules = [
+        ("t-skew", AcceptRule::TSkew),
+        ("threshold", AcceptRule::Threshold),
+    ];
+    let rule = table.word("rule", &rules).unwrap_or(usual.rule);
     let min_delta = table
         .number("min_delta", 0.0..100.0)
         .and_then(|n| Nats::from_f64(n.value));

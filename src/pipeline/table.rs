@@ -91,6 +91,18 @@ impl<'a, 'd> Table<'a, 'd> {
         self.text(key)
     }
 
+    /// One of a few words.
+    pub fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text(key)?;
+        let known = words.iter().find(|(word, _)| *word == text.value);
+        if known.is_none() {
+            let message = format!("unknown {key} `{}`", text.value);
+            let words = words.iter().map(|(word, _)| *word);
+            self.report(Diagnostic::new(text.span, message).did_you_mean(&text.value, words));
+        }
+        known.map(|(_, meaning)| *meaning)
+    }
+
     pub fn texts(&mut self, key: &'static str) -> Option<Vec<At<String>>> {
         let value = self.get(key)?;
         let DeValue::Array(array) = value.get_ref() else {

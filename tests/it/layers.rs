@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const LAYERS: [(&str, u8); 23] = [
+const LAYERS: [(&str, u8); 24] = [
     ("units", 0),
     ("digest", 0),
     ("clock", 0),
@@ -11,6 +11,7 @@ const LAYERS: [(&str, u8); 23] = [
     ("id", 0),
     ("task", 0),
     ("kernels", 0),
+    ("recipe", 0),
     ("pipeline", 1),
     ("energy", 1),
     ("model", 1),

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use cryoflux::digest::Digest;
-use cryoflux::learn::{Compute, Decay, Embedding, Evaluation, Example, TrainSettings, Trainer};
-use cryoflux::model::{Adapter, Encoder, Folder, Labelled, LoraShape, Precision, values};
+use cryoflux::learn::{Compute, Embedding, Evaluation, Example, TrainSettings, Trainer};
+use cryoflux::model::{Adapter, Encoder, Folder, Labelled, LoraShape, values};
+use cryoflux::recipe::{Decay, Precision, Scaling};
 
 use crate::lab::{fixtures, rows};
 
@@ -55,6 +56,7 @@ fn start(setup: &Setup) -> Adapter {
     let shape = LoraShape {
         rank: 4,
         alpha: 8.0,
+        scaling: Scaling::Standard,
         dropout: 0.1,
         target_modules: vec!["query".into(), "value".into()],
     };
@@ -159,6 +161,7 @@ fn the_kernels_have_burns_gradients() {
         let shape = LoraShape {
             rank: 3,
             alpha: 5.0,
+            scaling: Scaling::Standard,
             dropout: 0.0,
             target_modules: targets.into_iter().map(String::from).collect(),
         };
@@ -279,6 +282,7 @@ fn an_unknown_target_is_refused() {
     let shape = LoraShape {
         rank: 4,
         alpha: 8.0,
+        scaling: Scaling::Standard,
         dropout: 0.0,
         target_modules: vec!["q_proj".into()],
     };

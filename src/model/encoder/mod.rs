@@ -16,10 +16,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 pub use packed::{PackedAdapter, PackedEncoder};
 pub use tensors::TensorEncoder;
-pub use trainable::{Dropout, Head, Lora, Precision, Trainable};
+pub use trainable::{Dropout, Head, Lora, Trainable};
 
 use super::array::Array;
 use super::config::ModelConfig;
+use crate::recipe::Precision;
 
 /// What computes.
 #[derive(Debug, Clone)]

@@ -10,9 +10,10 @@ use burn::tensor::activation::{gelu, gelu_approximate, log_softmax, relu, softma
 use burn::tensor::module::{layer_norm, linear};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
-use super::{Array, Dropout, Gradients, Labelled, Lora, Precision, Trainable, positions, tensor2};
+use super::{Array, Dropout, Gradients, Labelled, Lora, Trainable, positions, tensor2};
 use crate::model::config::{Activation, Architecture, ModelConfig};
 use crate::model::folder::norm_names;
+use crate::recipe::Precision;
 
 /// What losses are multiplied with in f16, so that small gradients do not vanish, and gradients
 /// divided by. A power of two changes no digit.

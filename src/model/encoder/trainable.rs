@@ -1,7 +1,5 @@
 //! Everything that training changes, on the host or on a device.
 
-use std::fmt;
-
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
 
@@ -73,46 +71,6 @@ impl<T: Clone> Trainable<T> {
     pub fn map<U>(&self, turn: impl Fn(&T) -> U) -> Trainable<U> {
         let leaves: Vec<U> = self.leaves().iter().map(turn).collect();
         self.with_leaves(leaves)
-    }
-}
-
-/// How numbers are held on a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// 32 bits.
-    #[default]
-    F32,
-    /// 16 bits with the exponent of f32.
-    Bf16,
-    /// 16 bits with a longer fraction.
-    F16,
-}
-
-impl Precision {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
-
-    /// The name in pipeline files and receipts.
-    pub const fn id(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
-        }
-    }
-
-    /// Bytes per number.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 | Self::F16 => 2,
-        }
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.id())
     }
 }
 

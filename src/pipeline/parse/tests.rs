@@ -121,6 +121,41 @@ fn circles_bad_kinds_and_broken_toml_are_errors() {
 }
 
 #[test]
+fn the_words_of_a_recipe_are_read_and_wrong_ones_explained() {
+    let with = |lines: &str| GOOD.replace("rank = 4\n", &format!("rank = 4\n{lines}\n"));
+    let (pipeline, errors) = read(&with(
+        "scaling = \"rslora\"\nlayers = \"last:2\"\ndecay = \"cosine\"\nlora_plus_ratio = 4\nstop = \"eta\"\n\
+         tune_every_steps = 5\nmicro_batch_size = 2\nmax_grad_norm = 1\nprecision = \"bf16\"",
+    ));
+    assert_eq!(errors, Vec::<String>::new());
+    let Work::Lora(lora, _) = pipeline.unwrap().tasks.remove(1).work else {
+        panic!("learn is a lora task");
+    };
+    assert_eq!(lora.scaling, Scaling::RsLora);
+    assert_eq!(lora.layers, Layers::Last(2));
+    assert_eq!(lora.decay, Decay::Cosine);
+    assert_eq!(lora.stop, Stop::Eta);
+    assert_eq!(lora.precision, Precision::Bf16);
+    assert_eq!((lora.tune_every_steps, lora.micro_batch_size), (5, Some(2)));
+    assert_eq!((lora.lora_plus_ratio, lora.max_grad_norm), (4.0, Some(1.0)));
+
+    let (_, errors) = read(&with(
+        "scaling = \"rs-lora\"\nlayers = \"last:0\"\ndecay = \"cosinus\"\nprecision = 16\nmax_grad_norm = 0",
+    ));
+    let all = errors.join("\n");
+    for part in [
+        "unknown scaling `rs-lora` | did you mean `rslora`?",
+        "unknown layers `last:0` | write \"all\", or \"last:2\" for the last two",
+        "unknown decay `cosinus` | did you mean `cosine`?",
+        "`precision` must be a string, this is an integer",
+        "`max_grad_norm` must be at least",
+    ] {
+        assert!(all.contains(part), "`{part}` is not in:\n{all}");
+    }
+    assert_eq!(errors.len(), 5, "{all}");
+}
+
+#[test]
 fn the_key_list_is_what_is_read() {
     for (section, keys) in KEYS {
         for key in keys {
@@ -134,6 +169,15 @@ fn the_key_list_is_what_is_read() {
                 "tune",
                 "audit",
                 "alpha",
+                "scaling",
+                "layers",
+                "decay",
+                "lora_plus_ratio",
+                "stop",
+                "tune_every_steps",
+                "micro_batch_size",
+                "max_grad_norm",
+                "precision",
                 "dropout",
                 "target_modules",
                 "weight_decay",
