@@ -15,7 +15,6 @@ use cryoflux::recipe::{Decay, Layers, Scaling};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
 
-const SAMPLES: usize = 1920;
 const LOOKS: usize = 6;
 
 #[derive(Parser)]
@@ -29,6 +28,9 @@ struct Options {
     only: String,
     #[arg(long, default_value_t = 2)]
     seeds: u64,
+    /// Training samples in all; the step size decays over them.
+    #[arg(long, default_value_t = 1920)]
+    samples: usize,
     /// Cargo gives this to every bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -46,14 +48,14 @@ fn small(settings: &mut TrainSettings) {
     settings.decay = Decay::Linear;
 }
 
-fn variants(config: &ModelConfig) -> Vec<Variant> {
+fn variants(config: &ModelConfig, samples: usize) -> Vec<Variant> {
     let settings = TrainSettings {
         learning_rate: 5e-4,
         decay: Decay::Constant,
         b_ratio: 1.0,
         weight_decay: 0.01,
         warmup_steps: 0,
-        max_steps: SAMPLES / 32,
+        max_steps: samples / 32,
         batch_size: 32,
         micro_batch_size: None,
         max_grad_norm: None,
@@ -78,7 +80,7 @@ fn variants(config: &ModelConfig) -> Vec<Variant> {
     let variant = |name, change: &dyn Fn(&mut TrainSettings, &mut LoraShape)| {
         let (mut settings, mut shape) = (settings, shape.clone());
         change(&mut settings, &mut shape);
-        settings.max_steps = SAMPLES / settings.batch_size;
+        settings.max_steps = samples / settings.batch_size;
         Variant {
             name,
             settings,
@@ -209,13 +211,13 @@ fn rows(folder: &Folder, options: &Options, file: &str) -> Vec<Example> {
     .collect()
 }
 
-fn shuffled(rows: &[Example], seed: u64) -> Vec<Example> {
+fn shuffled(rows: &[Example], seed: u64, count: usize) -> Vec<Example> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut keyed: Vec<(u64, &Example)> = rows.iter().map(|row| (random.next_u64(), row)).collect();
     keyed.sort_by_key(|(key, _)| *key);
     keyed
         .into_iter()
-        .take(SAMPLES)
+        .take(count)
         .map(|(_, row)| row.clone())
         .collect()
 }
@@ -232,20 +234,20 @@ fn main() {
         options.seeds
     );
     print!("{:44}", "");
-    (1..=LOOKS).for_each(|look| print!("{:>8}", look * SAMPLES / LOOKS));
+    (1..=LOOKS).for_each(|look| print!("{:>8}", look * options.samples / LOOKS));
     println!();
-    for variant in variants(&folder.config) {
+    for variant in variants(&folder.config, options.samples) {
         if !variant.name.contains(&options.only) {
             continue;
         }
         let mut gains = [0.0; LOOKS];
         for seed in 0..options.seeds {
-            let chosen = shuffled(&train, seed);
+            let chosen = shuffled(&train, seed, options.samples);
             let digest = Digest::of(&seed.to_le_bytes());
             let start = Adapter::start(&variant.shape, &folder.config, None, 2, &digest).unwrap();
             let mut trainer = Trainer::new(&encoder, &compute, variant.settings, start, &chosen);
             for (look, gain) in gains.iter_mut().enumerate() {
-                while trainer.examples_used() < (look + 1) * SAMPLES / LOOKS
+                while trainer.examples_used() < (look + 1) * options.samples / LOOKS
                     && trainer.step().is_some()
                 {}
                 let outcome =

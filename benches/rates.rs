@@ -29,6 +29,8 @@ struct Options {
     precision: String,
     #[arg(long, value_delimiter = ',', default_value = "32")]
     batch: Vec<usize>,
+    #[arg(long)]
+    micro_batch: Option<usize>,
     #[arg(long, default_value_t = 64)]
     max_tokens: usize,
     /// Seconds that each figure is measured for.
@@ -112,7 +114,7 @@ fn main() {
                 warmup_steps: 0,
                 max_steps: usize::MAX,
                 batch_size,
-                micro_batch_size: None,
+                micro_batch_size: options.micro_batch,
                 max_grad_norm: None,
                 dropout: 0.0,
                 seed: 1,

@@ -55,6 +55,7 @@ pub fn exit_of(error: &EngineError) -> Exit {
         EngineError::BudgetTooSmall
         | EngineError::BudgetUsedUp(_)
         | EngineError::Backend(_)
+        | EngineError::Diverged(_)
         | EngineError::Fetch(_) => Exit::Failed,
         EngineError::Chain(crate::receipts::ChainError::File(_)) => Exit::Unexpected,
         EngineError::Chain(_)

@@ -66,6 +66,9 @@ pub enum EngineError {
     /// The user asked to stop.
     #[error("interrupted {0}")]
     Interrupted(String),
+    /// Training went wrong by the numbers.
+    #[error("the training loss is not a number after step {0}")]
+    Diverged(usize),
     /// The backend panicked: out of memory, a lost device, or a bug.
     #[error("the backend failed: {0}")]
     Backend(String),
@@ -153,6 +156,10 @@ impl EngineError {
             Self::BudgetTooSmall | Self::BudgetUsedUp(_) => {
                 Some("raise the task's budget_joules".into())
             }
+            Self::Diverged(_) => Some(
+                "lower learning_rate, set max_grad_norm = 1, or check the base model's weights"
+                    .into(),
+            ),
             Self::File(error) => error.hint(),
             Self::Chain(error) => Some(error.hint()),
             Self::Key(error) => error.hint(),

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::lab::{Lab, ran, rows};
+use crate::lab::{Lab, fixtures, ran, rows};
 
 #[test]
 fn a_run_learns_judges_records_and_the_next_goes_on() {
@@ -269,6 +269,130 @@ fn a_budget_is_a_hard_stop_at_a_step_boundary() {
     assert!(last["train"]["steps"].as_u64().unwrap() < 4000);
     let spent: f64 = last["joules_spent"].as_str().unwrap().parse().unwrap();
     assert!(spent < 240.0, "{spent} J of 200 J");
+}
+
+#[test]
+fn training_stops_where_more_steps_would_lower_eta() {
+    let lab = Lab::new();
+    lab.edit(
+        "p.toml",
+        "max_steps = 15",
+        "max_steps = 400\nstop = \"eta\"\ntune_every_steps = 4",
+    );
+    let refused = lab.apply().expect(3);
+    assert!(
+        refused.stderr.contains("stops by the tune split"),
+        "{}",
+        refused.stderr
+    );
+    lab.edit(
+        "p.toml",
+        "[task.index]",
+        "tune = \"data/tune.csv\"\n[task.index]",
+    );
+    lab.write("data/tune.csv", "text,label\na best characters with number 3,1\na dull thing,0\n");
+    let leaked = lab.apply().expect(3);
+    assert!(
+        leaked.stderr.contains("with the tune split"),
+        "{}",
+        leaked.stderr
+    );
+    lab.write("data/tune.csv", &rows(200, 300_000));
+    lab.apply().expect(0);
+    let receipts = lab.history();
+    let last = receipts.last().unwrap();
+    assert_eq!(last["train"]["stopped"], "eta", "{last:#}");
+    assert!(last["train"]["steps"].as_u64().unwrap() < 400);
+    assert_eq!(last["train"]["steps"].as_u64().unwrap() % 4, 0);
+    assert_eq!(last["accepted"], true);
+    lab.cryo(&["verify"]).expect(0);
+}
+
+#[test]
+fn the_last_layers_alone_are_adapted_when_told_so() {
+    let lab = Lab::new();
+    lab.edit(
+        "p.toml",
+        "max_steps = 15",
+        "max_steps = 30\nlayers = \"last:1\"\nscaling = \"rslora\"\nlora_plus_ratio = 1.5\ndecay = \"cosine\"",
+    );
+    lab.apply().expect(0);
+    let receipts = lab.history();
+    let hash = receipts.last().unwrap()["adapter_hash"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let folder = lab.path(&format!(
+        ".cryo/adapters/{}",
+        hash.trim_start_matches("sha256:")
+    ));
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(config["use_rslora"], true);
+    let names: Vec<&str> = config["target_modules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+    assert!(
+        names.iter().all(|name| name.contains("encoder.layer.1.")),
+        "{names:?}"
+    );
+    lab.cryo(&["verify"]).expect(0);
+    lab.edit("p.toml", "decay = \"cosine\"", "precision = \"bf16\"");
+    let refused = lab.apply().expect(3);
+    assert!(
+        refused.stderr.contains("computes in f32 alone"),
+        "{}",
+        refused.stderr
+    );
+}
+
+/// Real weights with one number that is none, as a broken download or a bad merge leaves them.
+#[test]
+fn training_that_goes_wrong_is_a_receipt_and_the_next_apply_starts_clean() {
+    let lab = Lab::new();
+    let broken = lab.path("broken");
+    fs::create_dir(&broken).unwrap();
+    for file in fs::read_dir(fixtures().join("bert-tiny")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), broken.join(file.file_name())).unwrap();
+    }
+    let file = broken.join("model.safetensors");
+    let mut weights = cryoflux::model::read_safetensors(&fs::read(&file).unwrap()).unwrap();
+    let name = weights
+        .keys()
+        .find(|name| name.ends_with("output.LayerNorm.weight"));
+    let name = name.unwrap().clone();
+    weights.get_mut(&name).unwrap().data[0] = f32::NAN;
+    fs::write(&file, cryoflux::model::write_safetensors(&weights).unwrap()).unwrap();
+    let digest = cryoflux::digest::Digest::of_file(&file).unwrap();
+    let good = fs::read_to_string(lab.path("cryo.toml")).unwrap();
+    lab.write(
+        "cryo.toml",
+        &format!(
+            "{good}\n[models.broken]\nsources = [\"{}\"]\nsha256 = \"{digest}\"\n",
+            broken.display()
+        ),
+    );
+    lab.edit("p.toml", "base = \"tiny\"", "base = \"broken\"");
+    let run = lab.cryo(&["apply", "p.toml", "--task", "learn"]).expect(13);
+    assert!(
+        run.stderr.contains("not a number after step 1"),
+        "{}",
+        run.stderr
+    );
+    let receipts = lab.history();
+    let last = receipts.last().unwrap();
+    assert_eq!(last["kind"], "aborted", "{last:#}");
+    assert_eq!(last["train"]["steps"], 1);
+    assert!(last["joules_spent"].is_string(), "{last:#}");
+
+    lab.edit("p.toml", "base = \"broken\"", "base = \"tiny\"");
+    lab.apply().expect(0);
+    lab.cryo(&["verify"]).expect(0);
 }
 
 #[test]

@@ -137,6 +137,9 @@ impl Update<'_> {
             metered.budget.saw_step(metered.spent() - so_far.joules);
             self.progress(report.step, Some(report.loss), metered, events);
             receipt.train = Some(self.record(&trainer, "interrupted"));
+            if !report.loss.is_finite() {
+                return Err(EngineError::Diverged(report.step));
+            }
             self.refuse_interrupt(|| format!("after training step {}", report.step))?;
             if let Some(yields) = &mut yields
                 && report.step.is_multiple_of(lora.tune_every_steps)
