@@ -5,15 +5,19 @@
 //! `flex` is the CPU with burn's own operations in place of the program's kernels.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
+use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
 use clap::Parser;
-use cryoflux::dataset::{Dataset, LabelColumn};
+use cryoflux::dataset::{Dataset, LabelColumn, Row};
 use cryoflux::digest::Digest;
 use cryoflux::learn::{Compute, Embedding, Evaluation, Example, TrainSettings, Trainer};
 use cryoflux::model::{Adapter, Encoder, Folder, LoraShape};
 use cryoflux::recipe::{Decay, Precision, Scaling};
+
+/// Texts of an embedding run.
+const EMBEDDED: usize = 2000;
 
 #[derive(Parser)]
 struct Options {
@@ -57,16 +61,18 @@ fn compute(options: &Options) -> Compute {
     }
 }
 
-fn rows(folder: &Folder, options: &Options, file: &str) -> Vec<Example> {
+fn data(options: &Options, file: &str) -> Dataset {
     let names = ["negative".to_owned(), "positive".to_owned()];
     let label = LabelColumn {
         column: "label",
         names: &names,
     };
-    let data = Dataset::load(Path::new(&options.data), file, "text", Some(label)).unwrap();
-    let encode = |text: &str| folder.tokenizer.encode(text, options.max_tokens).unwrap();
-    data.rows
-        .iter()
+    Dataset::load(Path::new(&options.data), file, "text", Some(label)).unwrap()
+}
+
+fn examples(folder: &Folder, rows: &[Row], max_tokens: usize) -> Vec<Example> {
+    let encode = |text: &str| folder.tokenizer.encode(text, max_tokens).unwrap();
+    rows.iter()
         .map(|row| Example {
             tokens: encode(&row.text),
             label: row.label,
@@ -89,8 +95,8 @@ fn main() {
     let compute = compute(&options);
     let folder = Folder::load(Path::new(&options.model)).unwrap();
     let encoder = Encoder::new(&folder.config, &folder.weights, &compute.arithmetic);
-    let train = rows(&folder, &options, "reviews-train.csv");
-    let gate = rows(&folder, &options, "reviews-gate.csv");
+    let train = data(&options, "reviews-train.csv").rows;
+    let gate = data(&options, "reviews-gate.csv").rows;
     let shape = LoraShape {
         rank: 8,
         alpha: 16.0,
@@ -119,15 +125,13 @@ fn main() {
                 dropout: 0.0,
                 seed: 1,
             };
-            let many: Vec<Example> = train
-                .iter()
-                .cycle()
-                .take(train.len() * 8)
-                .cloned()
-                .collect();
+            let many = examples(&folder, &train, options.max_tokens);
             let mut trainer = Trainer::new(&encoder, &compute, settings, start.clone(), &many);
             let rate = rate(options.seconds, || {
                 let before = trainer.examples_used();
+                // The trainer takes token ids; making them is part of the work, as for the peer.
+                let rows = before..(before + batch_size).min(train.len());
+                black_box(examples(&folder, &train[rows], options.max_tokens));
                 if trainer.step().is_none() {
                     trainer = Trainer::new(&encoder, &compute, settings, start.clone(), &many);
                     return 0;
@@ -141,11 +145,16 @@ fn main() {
 
     let adapted = encoder.adapt(&start.trainable(&folder.config));
     let evaluation = rate(options.seconds, || {
+        let gate = examples(&folder, &gate, options.max_tokens);
         Evaluation::new(&encoder, &adapted, &compute, &gate).finish();
         gate.len()
     });
-    let texts: Vec<Vec<u32>> = train[..2000].iter().map(|row| row.tokens.clone()).collect();
     let embedding = rate(options.seconds, || {
+        let texts = train[..EMBEDDED].iter().map(|row| row.text.as_str());
+        let texts = folder
+            .tokenizer
+            .encode_all(texts, folder.embed_tokens)
+            .unwrap();
         Embedding::new(&encoder, &compute, &texts).finish();
         texts.len()
     });

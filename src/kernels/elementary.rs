@@ -18,7 +18,7 @@ pub(super) fn exp(x: f32) -> f32 {
     let p = p.mul_add(r, 8.333_452e-3);
     let p = p.mul_add(r, 4.166_579_6e-2);
     let p = p.mul_add(r, 1.666_666_5e-1);
-    let p = p.mul_add(r, 5.000_000_1e-1);
+    let p = p.mul_add(r, 0.500_000_1);
     let p = p.mul_add(r * r, r) + 1.0;
     // The same whole number stands in the low bits of the sum; 127 is the exponent's offset.
     let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits() - 127);
@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn the_activations_are_those_of_their_formulas() {
-        let formulas: [(Curve, fn(f64) -> f64); 3] = [
+        type Formula = fn(f64) -> f64;
+        let formulas: [(Curve, Formula); 3] = [
             (Curve::Gelu, |x| x * distribution(x)),
             (Curve::GeluTanh, |x| {
                 let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));

@@ -1,7 +1,7 @@
 //! Arithmetic on rows of f32: what a transformer layer needs, forward and backward.
 //!
 //! Frozen weights are packed once into the order in which the product reads them, so that no
-//! product of a training run packs them again. Everything is plain slices and loops; [`widest`]
+//! product of a training run packs them again. Everything is plain slices and loops; `widest`
 //! compiles each loop for the widest instructions of the processor. Every sum has a fixed order
 //! that does not depend on their width, and multiplications are fused with additions everywhere:
 //! the same numbers come out on any processor.

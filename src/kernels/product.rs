@@ -288,7 +288,7 @@ mod tests {
             .collect();
         let b = numbers(6 * 3, 9);
         let truth = expected(&copied, &b, 5, 6, 3);
-        let mut out = vec![7.0; 5 * 10];
+        let mut out = [7.0; 5 * 10];
         let right = Right::new(Rows::new(&b, 3));
         product(
             &Left::new(part),

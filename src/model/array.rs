@@ -119,7 +119,7 @@ pub fn write_safetensors(
         assert!(
             cfg!(target_endian = "little"),
             "the format is little-endian"
-        )
+        );
     };
     let malformed = |error: safetensors::SafeTensorError| ArrayError::Malformed(error.to_string());
     let views = arrays

@@ -368,7 +368,7 @@ pub struct Train {
     pub examples: u64,
     /// Steps done.
     pub steps: u64,
-    /// Why training ended: `max-steps`, `budget`, `interrupted`.
+    /// Why training ended: `max-steps`, `eta`, `budget`, `interrupted`.
     pub stopped: String,
     /// The pipeline's seed.
     pub seed: u64,
@@ -396,7 +396,7 @@ pub struct IndexRecord {
 pub struct Environment {
     /// Version of this program.
     pub cryo: String,
-    /// `burn-flex` or `burn-cuda`.
+    /// `kernels` or `burn-cuda`.
     pub backend: String,
     /// The processor or card.
     pub device: String,

@@ -290,7 +290,10 @@ fn training_stops_where_more_steps_would_lower_eta() {
         "[task.index]",
         "tune = \"data/tune.csv\"\n[task.index]",
     );
-    lab.write("data/tune.csv", "text,label\na best characters with number 3,1\na dull thing,0\n");
+    lab.write(
+        "data/tune.csv",
+        "text,label\na best characters with number 3,1\na dull thing,0\n",
+    );
     let leaked = lab.apply().expect(3);
     assert!(
         leaked.stderr.contains("with the tune split"),
@@ -305,6 +308,9 @@ fn training_stops_where_more_steps_would_lower_eta() {
     assert!(last["train"]["steps"].as_u64().unwrap() < 400);
     assert_eq!(last["train"]["steps"].as_u64().unwrap() % 4, 0);
     assert_eq!(last["accepted"], true);
+    // The second update starts from a head, whose loss on the tune split is looked up first.
+    assert!([0, 10].contains(&lab.apply().code));
+    assert_eq!(lab.history().last().unwrap()["train"]["stopped"], "eta");
     lab.cryo(&["verify"]).expect(0);
 }
 

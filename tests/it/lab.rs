@@ -124,6 +124,7 @@ needs = ["index"]
 budget_joules = 4000
 [task.learn.lora]
 learning_rate = 1e-2
+batch_size = 32
 max_steps = 15
 max_tokens = 32
 "#,

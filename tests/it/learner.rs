@@ -204,6 +204,34 @@ fn the_kernels_have_burns_gradients() {
     }
 }
 
+#[test]
+fn a_text_may_be_as_long_as_the_model_has_positions() {
+    let setup = setup();
+    let longest = setup.folder.config.max_positions;
+    let words = setup.examples.iter().flat_map(|example| &example.tokens);
+    let long: Vec<u32> = words.copied().take(longest).collect();
+    assert_eq!(long.len(), longest);
+    let texts: [&[u32]; 2] = [&long, &setup.examples[0].tokens];
+    let batch = Labelled {
+        texts: &texts,
+        labels: &[1, 0],
+        share: 0.5,
+    };
+    let [ours, burns] = [Compute::cpu(), Compute::flex()].map(|compute| {
+        let folder = &setup.folder;
+        let encoder = Encoder::new(&folder.config, &folder.weights, &compute.arithmetic);
+        let adapted = encoder.adapt(&start(&setup).trainable(&folder.config));
+        (
+            encoder.logits(&texts, &adapted),
+            encoder.gradients(batch, &adapted, None).loss,
+        )
+    });
+    for (ours, burns) in ours.0.iter().zip(&burns.0) {
+        assert!((ours - burns).abs() < 1e-4, "{ours} and {burns}");
+    }
+    assert!((ours.1 - burns.1).abs() < 1e-5);
+}
+
 /// Half precision on burn's CPU backend, which a card shares all but the kernels with.
 #[test]
 fn half_precision_is_near_and_trains() {

@@ -10,6 +10,7 @@ mod accuracy;
 mod agent;
 mod apply;
 mod bad_input;
+mod card;
 mod chain;
 mod crash;
 mod energy;

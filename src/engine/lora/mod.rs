@@ -75,7 +75,7 @@ impl Session {
             encoder: &encoder,
             compute,
             tune: &tune,
-            classes: labels.len(),
+            tune_base: trained_head.is_none().then(|| (labels.len() as f64).ln()),
             seed,
             attempt: prepared.attempt,
             stop,

@@ -28,7 +28,8 @@ pub(super) struct Parts<'a> {
     pub(super) seed: Digest,
     pub(super) compute: &'a Compute,
     pub(super) tune: &'a [Example],
-    pub(super) classes: usize,
+    /// Loss of the base on the tune split, where it is known without a look.
+    pub(super) tune_base: Option<f64>,
     pub(super) attempt: u64,
     pub(super) stop: &'a AtomicBool,
 }
@@ -118,7 +119,12 @@ impl Update<'_> {
         );
         let mut stopped = "max-steps";
         let mut cadence = Cadence::new(settings.seed);
-        let mut yields = (lora.stop == Stop::Eta).then(|| Yields::new(self.parts.classes));
+        let mut yields = match (lora.stop, self.parts.tune_base) {
+            (Stop::MaxSteps, _) => None,
+            (Stop::Eta, Some(loss)) => Some(Yields::new(loss)),
+            // An adapter that has not learned yet is the base.
+            (Stop::Eta, None) => Some(Yields::new(self.tune_loss(&trainer, metered)?)),
+        };
         loop {
             let so_far = metered.spending();
             if !metered

@@ -11,11 +11,10 @@ pub(super) struct Yields {
 }
 
 impl Yields {
-    /// From a model that gives every class the same chance. A base that knows more makes the first
-    /// gains look larger than they are, which only delays the end.
-    pub(super) fn new(classes: usize) -> Self {
+    /// From the base's loss.
+    pub(super) const fn new(base_loss: f64) -> Self {
         Self {
-            base_loss: (classes as f64).ln(),
+            base_loss,
             looks: Vec::new(),
             best: None,
         }
@@ -64,7 +63,7 @@ mod tests {
     }
 
     fn stops_at(losses: &[f64], kept_back: f64) -> Option<usize> {
-        let mut yields = Yields::new(2);
+        let mut yields = Yields::new(2_f64.ln());
         let kept_back = Joules::from_f64(kept_back).unwrap();
         losses.iter().enumerate().find_map(|(look, loss)| {
             let spent = Joules::from_f64(100.0 * (look + 1) as f64).unwrap();
@@ -96,13 +95,13 @@ mod tests {
     fn nothing_gained_is_no_reason_to_stop_and_a_loss_is() {
         assert_eq!(stops_at(&[0.70, 0.71, 0.70, 0.71], 10.0), None);
         assert_eq!(stops_at(&[0.60, 0.50, 0.80], 10.0), Some(2));
-        let mut yields = Yields::new(2);
+        let mut yields = Yields::new(2_f64.ln());
         assert!(yields.best.is_none());
         yields.saw(0.5, Joules::from_f64(1.0).unwrap(), adapter());
         yields.saw(0.6, Joules::from_f64(2.0).unwrap(), adapter());
         assert_eq!(yields.best.as_ref().unwrap().0, 0.5);
         assert!(yields.into_best().is_some());
-        let mut yields = Yields::new(2);
+        let mut yields = Yields::new(2_f64.ln());
         yields.saw(0.5, Joules::from_f64(1.0).unwrap(), adapter());
         assert!(yields.into_best().is_none());
     }

@@ -35,9 +35,9 @@ pub enum Arithmetic {
 #[derive(Debug)]
 pub enum Encoder {
     /// For [`Arithmetic::Kernels`].
-    Packed(PackedEncoder),
+    Packed(Box<PackedEncoder>),
     /// For [`Arithmetic::Tensors`].
-    Tensors(TensorEncoder),
+    Tensors(Box<TensorEncoder>),
 }
 
 /// An adapter, ready to compute with.
@@ -73,17 +73,17 @@ impl Encoder {
     /// Takes over checked weights.
     ///
     /// # Panics
-    /// When a tensor is missing; [`super::Folder::load`] has checked that none is.
+    /// When a tensor is missing; [`crate::model::Folder::load`] has checked that none is.
     pub fn new(
         config: &ModelConfig,
         weights: &BTreeMap<String, Array>,
         arithmetic: &Arithmetic,
     ) -> Self {
         match arithmetic {
-            Arithmetic::Kernels => Self::Packed(PackedEncoder::new(config, weights)),
-            Arithmetic::Tensors(device, precision) => {
-                Self::Tensors(TensorEncoder::new(config, weights, device, *precision))
-            }
+            Arithmetic::Kernels => Self::Packed(Box::new(PackedEncoder::new(config, weights))),
+            Arithmetic::Tensors(device, precision) => Self::Tensors(Box::new(TensorEncoder::new(
+                config, weights, device, *precision,
+            ))),
         }
     }
 

@@ -110,7 +110,7 @@ impl TensorEncoder {
     /// Puts checked weights on a device.
     ///
     /// # Panics
-    /// When a tensor is missing; [`super::Folder::load`] has checked that none is.
+    /// When a tensor is missing; [`crate::model::Folder::load`] has checked that none is.
     pub fn new(
         config: &ModelConfig,
         weights: &BTreeMap<String, Array>,

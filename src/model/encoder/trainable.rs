@@ -15,7 +15,7 @@ pub struct Lora<T> {
 /// The classification head: one or two linear layers.
 #[derive(Debug, Clone)]
 pub struct Head<T> {
-    /// Weight [inputs, outputs] and bias [outputs] of each layer.
+    /// Weight [inputs, outputs] and bias `[outputs]` of each layer.
     pub layers: Vec<(T, T)>,
 }
 
@@ -23,7 +23,7 @@ pub struct Head<T> {
 #[derive(Debug, Clone)]
 pub struct Trainable<T> {
     /// One entry per linear layer of the encoder, in the order of
-    /// [`super::ModelConfig::linear_names`].
+    /// [`crate::model::ModelConfig::linear_names`].
     pub loras: Vec<Option<Lora<T>>>,
     /// What a low-rank product is multiplied with.
     pub scale: f64,

@@ -65,7 +65,7 @@ fn a_good_file_is_read_and_needs_order_its_tasks() {
     let Work::Lora(lora, accept) = &pipeline.task("learn").unwrap().work else {
         panic!("learn is a lora task");
     };
-    assert_eq!((lora.rank, lora.max_steps), (4, 60));
+    assert_eq!((lora.rank, lora.max_steps), (4, 120));
     assert_eq!(accept.min_delta.to_string(), "0.002000000");
     assert_eq!(pipeline.tasks[0].budget.to_string(), "400.500000");
 }
