@@ -29,7 +29,7 @@ fn every_error_is_shown_with_place_text_and_hint() {
         "{}",
         run.stderr
     );
-    assert!(run.stderr.contains("p.toml:25:1"), "{}", run.stderr);
+    assert!(run.stderr.contains("p.toml:26:1"), "{}", run.stderr);
     assert!(run.stderr.contains("max_setps = 15"), "{}", run.stderr);
     assert!(run.stderr.contains("^^^^^^^^^"), "{}", run.stderr);
     for part in [
