@@ -32,6 +32,12 @@ assert os.environ["CRYO_DEVICE"] == "cuda:0" and os.environ["CUDA_DEVICE_ORDER"]
 text = pathlib.Path(sys.argv[2]).read_text()
 precision = re.search(r'^precision = "(\w+)"', text, flags=re.M)
 steps = int(re.search(r"^max_steps\s*=\s*(\d+)", text, flags=re.M).group(1))
+shipped = pathlib.Path(os.environ["FAKE_SHIPPED"]).read_text()
+recipe = shipped if pathlib.Path.cwd().name == "shipped" else """
+batch_size = 32 learning_rate = 5e-4 decay = "constant" layers = "all" """
+for key in ["batch_size", "learning_rate", "decay", "layers"]:
+    given, wanted = (re.search(rf"{key}\s*=\s*([^\s#]+)", where) for where in (text, recipe))
+    assert (given and given.group(1)) == (wanted and wanted.group(1)), key
 assert re.search(r"^budget_joules = 4000$", text, flags=re.M), "another task's budget"
 cache = pathlib.Path(os.environ["XDG_CACHE_HOME"])
 [model] = (cache / "cryoflux/models").iterdir()
@@ -78,6 +84,7 @@ cat > "$pack/bin/it" << 'END'
 #!/usr/bin/env bash
 [ "$*" = '--ignored card --nocapture --test-threads=1' ] || exit 3
 [ "$(cat "$FAKE_BUILT/tests/fixtures/mark")" = here ] || exit 4
+[ -e "$CRYO_TEST_MODEL/model.safetensors" ] || exit 5
 printf '\nrunning 2 tests\ntest card::spread ... card: gate loss 0.1 on the CPU, 0.2 in bf16\n'
 printf 'card: spread 0.1\nok\n'
 if [ "${FAKE_IT:-}" = fail ]; then
@@ -109,7 +116,7 @@ cat > "$pack/peers/peft_rates.py" << 'END'
 import json, sys
 at = sys.argv.index("--batch") + 1
 sizes = [size for size in sys.argv[at:] if size.isdigit()]
-rate = 80 if "--pretokenised" in sys.argv else 40
+rate = 100 if "--pretokenised" in sys.argv else 80
 by_batch = {size: {"train": {"samples_per_second": rate * int(size)}} for size in sizes}
 best = max(sizes, key=int)
 print(json.dumps({"by_batch": by_batch, "train_samples_per_second": rate * int(best),
@@ -129,7 +136,7 @@ cc -shared -fPIC -o "$work/tools/libnvidia-ml.so.1" "$root/tests/fixtures/fake_n
 report=$work/report.txt
 run() { # FOLDER, options
     env PATH="$work/tools:$PATH" LD_LIBRARY_PATH="$work/tools" PYTHONPATH="$work/python" \
-        FAKE_BUILT="$work/built/here" "${extra[@]}" "$pack/gpu/run.sh" "$@" --out "$work/out" \
+        FAKE_BUILT="$work/built/here" FAKE_SHIPPED="$root/pipelines/sentiment.toml" "${extra[@]}" "$pack/gpu/run.sh" "$@" --out "$work/out" \
         > "$report" 2> "$work/errors" && code=0 || code=$?
 }
 must() { # a line of the report, as a pattern
@@ -157,6 +164,8 @@ must 'joules of the card +J +[0-9]+ +[0-9]+ +[0-9]+'
 must 'delta / joule of the card .* 2\.0  (met|missed)'
 must 'autotune left 0 KiB in cache/cubecl/default.db'
 must '^  training, bf16 +51200 +512 +40960 +512 +1\.25 +1\.2  met$'
+must '^  training, bf16, peer tokenised +51200 +512 +51200 +512 +1\.00$'
+must 'the recipe that ships, [0-9]+ steps: .* better than the peer by [0-9.]+$'
 must 'training, by batch size +32 +64 +128 +256 +512'
 must 'bf16  adapters differ by [0-9.e-]+ at most'
 must 'f32   the same adapter, byte for byte'

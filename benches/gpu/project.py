@@ -12,12 +12,12 @@ import sys
 PIPELINE = "pipelines/sentiment.toml"
 TASK = "sentiment-delta"
 REJECTED = 10  # cryo's exit code for an update that the gate rejected
-# What the peer's script does: it is the yardstick, not the shipped recipe.
-RECIPE = {
-    "batch_size": "32", "learning_rate": "5e-4", "decay": '"constant"', "layers": '"all"',
-}
 # More than any update here takes: no run may end because its joules do.
 PLENTY = 10_000_000
+# What the peer's script does: it is the yardstick, not the shipped recipe.
+SAME_RECIPE = {
+    "batch_size": 32, "learning_rate": "5e-4", "decay": '"constant"', "layers": '"all"',
+}
 
 
 def set_key(text, section, key, value):
@@ -29,15 +29,15 @@ def set_key(text, section, key, value):
     following = re.search(r"^\[", text[begin:], flags=re.MULTILINE)
     end = begin + following.start() if following else len(text)
     body, count = re.subn(
-        rf"^({re.escape(key)}\s*=\s*)\S+", rf"\g<1>{value}", text[begin:end], flags=re.MULTILINE
+        rf"^({re.escape(key)}\s*=\s*)[^\s#]+", rf"\g<1>{value}", text[begin:end], flags=re.MULTILINE
     )
     if count == 0:
         body = f"{key} = {value}\n{body}"
     return text[:begin] + body + text[end:]
 
 
-def make(folder, pack, steps, seed, precision):
-    """Copies what a run reads, with its own number of steps, seed and precision."""
+def make(folder, pack, recipe, seed, precision):
+    """Copies what a run reads, with another seed and precision, and a recipe's settings."""
     folder.mkdir(parents=True)
     shutil.copy(pack / "cryo.toml", folder)
     (folder / "data").symlink_to(pack / "data")
@@ -45,8 +45,8 @@ def make(folder, pack, steps, seed, precision):
     text = (pack / PIPELINE).read_text(encoding="utf-8")
     text = set_key(text, "pipeline", "seed", seed)
     text = set_key(text, f"task.{TASK}", "budget_joules", PLENTY)
-    for key, value in (RECIPE | {"max_steps": steps}).items():
-        text = set_key(text, f"task.{TASK}.lora", key, value)
+    for key, setting in recipe.items():
+        text = set_key(text, f"task.{TASK}.lora", key, setting)
     if precision != "f32":
         text = set_key(text, f"task.{TASK}.lora", "precision", f'"{precision}"')
     (folder / PIPELINE).write_text(text, encoding="utf-8")

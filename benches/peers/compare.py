@@ -273,7 +273,7 @@ def table(rows, deltas, args):
             f"  cryo less peer {deltas['difference']:+.4f} +/- {deltas['standard_error']:.4f}"
             f" (paired over the gate rows)"
         )
-    start = f"{'holdout delta, shipped recipe':29}{'nats':<11}"
+    start = f"{'holdout delta, shipped':29}{'nats':<11}"
     lines.append(f"{start}{deltas['shipped']:>9.4f}")
     return "\n".join(line.rstrip() for line in lines)
 
