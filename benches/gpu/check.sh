@@ -48,8 +48,8 @@ kept = cache / "cubecl/default.db"
 time.sleep(0.2 if kept.exists() else 0.8)
 kept.parent.mkdir(exist_ok=True)
 kept.write_text("tuned")
-# Every run differs a little, as a card's may; in f32 none does.
-noise = 0.0 if precision is None else float(os.getpid() % 7 + 1) * 1e-6
+# Two runs differ a little, as a card's may; in f32 they do not. Only their folders tell them apart.
+noise = 0.0 if precision is None else len(pathlib.Path.cwd().name) * 1e-6
 header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
 data = struct.pack("<Q", len(header)) + header + struct.pack("<2f", 0.5, 0.25 + noise)
 digest = hashlib.sha256(data).hexdigest()
