@@ -19,8 +19,10 @@ pub struct Demand {
     pub adapted_layers: usize,
     /// LoRA's rank.
     pub rank: usize,
-    /// Texts whose activations are in memory at a time.
-    pub rows: usize,
+    /// Texts per step.
+    pub batch_size: usize,
+    /// Texts whose activations are in memory at a time, where that is declared.
+    pub micro_batch_size: Option<usize>,
     /// Tokens of a text at most.
     pub tokens: usize,
 }
@@ -41,6 +43,10 @@ impl fmt::Display for Bytes {
 }
 
 impl Demand {
+    fn rows(&self, usual: usize) -> usize {
+        self.micro_batch_size.unwrap_or(usual).min(self.batch_size)
+    }
+
     /// Numbers in the encoder's layers, and in its embeddings.
     fn weights(&self) -> (u64, u64) {
         let config = &self.config;
@@ -62,7 +68,7 @@ impl Demand {
         // part's slopes. Beside it what one layer works with.
         let kept = self.adapted_layers as u64 * (7 * hidden + 2 * wide);
         let working = 8 * hidden + 4 * wide;
-        let tokens = (self.rows.min(micro_rows) * self.tokens * threads) as u64;
+        let tokens = (self.rows(micro_rows) * self.tokens * threads) as u64;
         let pairs = 2 * config.layers as u64 * 6 * self.rank as u64 * hidden.max(wide);
         Bytes(4 * (weights + tokens * (kept + working) + 4 * pairs) + (64 << 20))
     }
@@ -73,7 +79,7 @@ impl Demand {
         let (layers, embeddings) = self.weights();
         let config = &self.config;
         let (hidden, wide) = (config.hidden as u64, config.intermediate as u64);
-        let tokens = (self.rows * self.tokens) as u64;
+        let tokens = (self.rows(usize::MAX) * self.tokens) as u64;
         let scores = config.heads as u64 * self.tokens as u64;
         let kept = self.adapted_layers as u64 * (14 * hidden + 5 * wide + 4 * scores);
         let numbers = layers + tokens * (kept + 12 * hidden + 6 * wide);
@@ -143,7 +149,8 @@ mod tests {
             adapted_layers: config.layers,
             config,
             rank: 8,
-            rows: 32,
+            batch_size: 32,
+            micro_batch_size: None,
             tokens,
         };
         let small = demand(bert(6, 384, 12), 64).on_the_cpu(2, 4);
@@ -155,8 +162,10 @@ mod tests {
         );
         assert!(large > Bytes(5 << 30) && large < Bytes(14 << 30), "{large}");
         let mut few = demand(bert(24, 1024, 16), 512);
-        few.rows = 1;
+        few.micro_batch_size = Some(1);
         assert!(few.on_the_cpu(2, 4) < large);
+        few.micro_batch_size = Some(16);
+        assert!(few.on_the_cpu(2, 4) > large);
         let card = demand(bert(6, 384, 12), 64);
         assert!(card.on_a_card(Precision::Bf16) < card.on_a_card(Precision::F32));
 

@@ -132,8 +132,8 @@ impl<'a> Trainer<'a> {
             return None;
         }
         let lengths: Vec<usize> = batch.iter().map(|example| example.tokens.len()).collect();
-        let rows = self.settings.micro_batch_size;
-        let rows = rows.unwrap_or(usize::MAX).min(self.compute.micro_rows);
+        let declared = self.settings.micro_batch_size;
+        let rows = declared.unwrap_or(self.compute.micro_rows);
         let groups = match self.encoder {
             // Without padding only the work of the cores has to be alike.
             Encoder::Packed(_) => balanced(&lengths, rows),

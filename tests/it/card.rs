@@ -8,7 +8,7 @@ use cryoflux::learn::{Compute, DeviceChoice, Evaluation, Example, TrainSettings,
 use cryoflux::model::{Adapter, Encoder, Folder, Labelled, LoraShape, values};
 use cryoflux::recipe::{Decay, Precision, Scaling};
 
-use crate::lab::{fixtures, rows};
+use crate::lab::{examples, fixtures, rows};
 
 /// Largest difference of a logit, and of a gradient as a share of the leaf's largest one. A card
 /// may multiply f32 with the 10 bits of tf32.
@@ -26,17 +26,7 @@ struct Tiny {
 
 fn tiny() -> Tiny {
     let folder = Folder::load(&fixtures().join("bert-tiny")).unwrap();
-    let examples = rows(320, 0)
-        .lines()
-        .skip(1)
-        .map(|line| {
-            let (text, label) = line.rsplit_once(',').unwrap();
-            Example {
-                tokens: folder.tokenizer.encode(text, 32).unwrap(),
-                label: label.parse().unwrap(),
-            }
-        })
-        .collect();
+    let examples = examples(&folder, 320);
     let shape = LoraShape {
         rank: 4,
         alpha: 8.0,

@@ -9,6 +9,8 @@ use std::process::{Child, Command, Output, Stdio};
 use cryoflux::clock::Timestamp;
 use cryoflux::digest::Digest;
 use cryoflux::energy::{Baseline, Idle, IdleState, Label};
+use cryoflux::learn::Example;
+use cryoflux::model::Folder;
 use cryoflux::units::Watts;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -62,6 +64,21 @@ pub fn rows(count: usize, offset: usize) -> String {
         })
         .collect();
     format!("text,label\n{lines}")
+}
+
+/// The same rows as a learner takes them.
+pub fn examples(folder: &Folder, count: usize) -> Vec<Example> {
+    rows(count, 0)
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let (text, label) = line.rsplit_once(',').unwrap();
+            Example {
+                tokens: folder.tokenizer.encode(text, 32).unwrap(),
+                label: label.parse().unwrap(),
+            }
+        })
+        .collect()
 }
 
 impl Lab {

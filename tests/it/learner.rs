@@ -7,7 +7,7 @@ use cryoflux::learn::{Compute, Embedding, Evaluation, Example, TrainSettings, Tr
 use cryoflux::model::{Adapter, Encoder, Folder, Labelled, LoraShape, values};
 use cryoflux::recipe::{Decay, Precision, Scaling};
 
-use crate::lab::{fixtures, rows};
+use crate::lab::{examples, fixtures};
 
 struct Setup {
     folder: Folder,
@@ -18,17 +18,7 @@ struct Setup {
 fn setup() -> Setup {
     let folder = Folder::load(&fixtures().join("bert-tiny")).unwrap();
     let encoder = Encoder::new(&folder.config, &folder.weights, &Compute::cpu().arithmetic);
-    let examples = rows(640, 0)
-        .lines()
-        .skip(1)
-        .map(|line| {
-            let (text, label) = line.rsplit_once(',').unwrap();
-            Example {
-                tokens: folder.tokenizer.encode(text, 32).unwrap(),
-                label: label.parse().unwrap(),
-            }
-        })
-        .collect();
+    let examples = examples(&folder, 640);
     Setup {
         folder,
         encoder,
@@ -299,6 +289,8 @@ fn micro_batches_and_clipping_change_what_they_should() {
         "{}",
         distance(&plain, &accumulated)
     );
+    let at_once = after(&|settings| settings.micro_batch_size = Some(32));
+    assert!(distance(&plain, &at_once) < 2e-3 && plain != at_once);
     assert_eq!(plain, after(&|settings| settings.max_grad_norm = Some(1e9)));
     let b_moves_more = after(&|settings| settings.b_ratio = 8.0);
     assert!(distance(&plain, &b_moves_more) > 1e-3);

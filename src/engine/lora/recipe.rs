@@ -45,10 +45,8 @@ pub(super) fn demand(lora: &LoraSettings, config: &ModelConfig) -> Demand {
         config: config.clone(),
         adapted_layers: config.layers - lora.layers.first(config.layers),
         rank: lora.rank,
-        rows: lora
-            .micro_batch_size
-            .unwrap_or(usize::MAX)
-            .min(lora.batch_size),
+        batch_size: lora.batch_size,
+        micro_batch_size: lora.micro_batch_size,
         tokens: lora.max_tokens.min(config.max_positions),
     }
 }
