@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Local, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// UTC with milliseconds; its text form is RFC 3339 with a `Z`.
@@ -37,6 +37,17 @@ impl Timestamp {
         Self(
             self.0
                 .saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
+        )
+    }
+
+    /// For tables: the time on the wall of whoever reads it, `2026-11-23 15:38:02`.
+    pub fn local(self) -> String {
+        DateTime::from_timestamp_millis(self.0).map_or_else(
+            || "at no known time".to_owned(),
+            |time| {
+                let time = time.with_timezone(&Local);
+                time.format("%Y-%m-%d %H:%M:%S").to_string()
+            },
         )
     }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::energy::{Affordable, Provenance, Short};
 use crate::pipeline::{Pipeline, Task};
 use crate::task::TaskKind;
-use crate::units::Joules;
+use crate::units::{Joules, count};
 
 /// Everything that planning may know, gathered beforehand.
 #[derive(Debug, Clone)]
@@ -156,8 +156,8 @@ pub fn plan(
 
 fn mean(past: &[Joules]) -> Option<Joules> {
     let total: i64 = past.iter().map(|joules| joules.smallest()).sum();
-    let count = i64::try_from(past.len()).ok()?;
-    (count > 0).then(|| Joules::from_smallest(total / count))
+    let receipts = i64::try_from(past.len()).ok()?;
+    (receipts > 0).then(|| Joules::from_smallest(total / receipts))
 }
 
 fn decide(
@@ -190,43 +190,60 @@ fn decide(
             missing: 0,
             stale: false,
         } => {
-            return (Decision::Skip, format!("the index holds all {rows} rows"));
+            return (
+                Decision::Skip,
+                format!("the index holds all {} rows", count(rows)),
+            );
         }
         WorkFacts::Index {
             rows,
             missing: 0,
             stale: true,
         } => {
-            format!("the index holds rows beyond the {rows} of the data")
+            format!(
+                "the index holds rows that are no longer among the {} of the data",
+                count(rows)
+            )
         }
         WorkFacts::Index { rows, missing, .. } => {
-            format!("{missing} of {rows} rows are not in the index")
+            format!(
+                "{} of {} rows are not in the index",
+                count(missing),
+                count(rows)
+            )
         }
         WorkFacts::Lora {
             looks,
             looks_budget,
             ..
         } if looks >= looks_budget => {
-            return (
-                Decision::Deny,
-                format!("the gate split has had its {looks_budget} looks; use a fresh one"),
+            let reason = format!(
+                "all {} looks at the gate split are used up; it needs a fresh one",
+                count(looks_budget)
             );
-        }
-        WorkFacts::Lora {
-            rows,
-            unseen: 0,
-            version,
-            ..
-        } => {
-            format!("version {version} has seen all {rows} rows; they start over")
+            return (Decision::Deny, reason);
         }
         WorkFacts::Lora {
             rows,
             unseen,
             version,
-            ..
+            looks,
+            looks_budget,
         } => {
-            format!("version {version} has not seen {unseen} of {rows} rows")
+            let news = match (version, unseen) {
+                (0, _) => format!("no version yet; {} new rows", count(unseen)),
+                (_, 0) => format!(
+                    "all {} rows have been used; training would reuse them",
+                    count(rows)
+                ),
+                _ => format!(
+                    "{} of {} rows have not been used yet",
+                    count(unseen),
+                    count(rows)
+                ),
+            };
+            let (look, of) = (count(looks + 1), count(looks_budget));
+            format!("{news}; look {look} of {of}")
         }
     };
     if let Some(least) = facts.min_provenance

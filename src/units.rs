@@ -219,16 +219,55 @@ impl Joules {
         self.max(Self::ZERO)
     }
 
-    /// For people: `482 J`, `4.1 kJ`.
+    /// For people: `482 J`, `8,000 J`, `20.0 kJ`.
     pub fn human(self) -> String {
         let joules = self.as_f64();
         match joules.abs() {
             size if size >= 1.0e6 => format!("{:.2} MJ", joules / 1.0e6),
             size if size >= 1.0e4 => format!("{:.1} kJ", joules / 1.0e3),
-            size if size >= 10.0 => format!("{joules:.0} J"),
+            size if size >= 10.0 => format!("{} J", grouped(&format!("{joules:.0}"))),
             _ => format!("{joules:.2} J"),
         }
     }
+}
+
+impl Eta {
+    /// For people: `0.278 nats/kJ`. Per kilojoule, since per joule the digits that count come
+    /// after four zeros.
+    pub fn human(self) -> String {
+        format!("{} nats/kJ", self.per_kilojoule())
+    }
+
+    /// The number alone, to three digits, for a column that names the unit.
+    pub fn per_kilojoule(self) -> String {
+        let value = self.as_f64() * 1.0e3;
+        let size = value.abs().log10().floor();
+        let places = if size.is_finite() {
+            (2.0 - size).clamp(0.0, 6.0)
+        } else {
+            3.0
+        };
+        format!("{value:.*}", places as usize)
+    }
+}
+
+/// A count for people, with a comma between thousands: `5,000`.
+pub fn count(number: u64) -> String {
+    grouped(&number.to_string())
+}
+
+/// A decimal text for people, with commas in its whole part: `-8,000.500000`.
+pub fn grouped(decimal: &str) -> String {
+    let (whole, fraction) = decimal.split_at(decimal.find('.').unwrap_or(decimal.len()));
+    let (sign, digits) = whole.split_at(usize::from(whole.starts_with('-')));
+    let mut text = sign.to_owned();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text + fraction
 }
 
 #[cfg(test)]
@@ -272,6 +311,30 @@ mod tests {
         assert_eq!(eta(1, 2_000_000), Some(1));
         assert_eq!(eta(-1, 2_000_000), Some(-1));
         assert_eq!(eta(1, 0), None);
+    }
+
+    #[test]
+    fn people_read_thousands_and_three_digits() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(count(number), text);
+        }
+        assert_eq!(grouped("-12345.678900"), "-12,345.678900");
+        assert_eq!(Joules::from_smallest(8_000_000_000).human(), "8,000 J");
+        for (eta, text) in [
+            (277_970, "0.278"),
+            (-277_970, "-0.278"),
+            (12_345_678, "12.3"),
+            (7, "0.000007"),
+            (0, "0.000"),
+        ] {
+            assert_eq!(Eta::from_smallest(eta).per_kilojoule(), text);
+        }
+        assert_eq!(Eta::from_smallest(277_970).human(), "0.278 nats/kJ");
     }
 
     proptest! {

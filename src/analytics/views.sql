@@ -34,6 +34,7 @@ SELECT
     CAST(p->>'eta' AS DECIMAL(18, 9))                  AS eta,
     CAST(p->>'eta_lower' AS DECIMAL(18, 9))            AS eta_lower,
     CAST(p->>'$.gate.accuracy' AS DOUBLE)              AS accuracy,
+    CAST(p->>'$.gate.base.accuracy' AS DOUBLE)         AS base_accuracy,
     CAST(p->>'$.gate.n' AS BIGINT)                     AS gate_rows,
     CAST(p->>'$.gate.look' AS BIGINT)                  AS look,
     CAST(p->>'$.train.steps' AS BIGINT)                AS steps,

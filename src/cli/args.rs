@@ -2,14 +2,22 @@
 
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+const AFTER_HELP: &str = "\
+Start with:
+  cryo plan     what would run, and why
+  cryo apply    run it
+
+Exit codes: 0 done, 1 error, 2 bad command line, 3 invalid input, 10 rejected, 12 deferred,
+13 failed, 14 a record was altered or is missing, 15 locked, 130 interrupted.";
 
 /// Meters energy, spends it on learning, and proves what each joule bought.
 #[derive(Debug, Parser)]
 #[command(name = "cryo", version, max_term_width = 100)]
-#[command(
-    after_help = "Start with:\n  cryo apply pipelines/sentiment.toml\n\nExit codes are listed in docs/exit-codes.md."
-)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// Print JSON, and nothing else, to stdout.
     #[arg(long, global = true)]
@@ -23,18 +31,18 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a pipeline: meter, plan, learn, judge, record.
+    /// Run a pipeline: plan, train, test the result on unseen rows, and record the energy.
     Apply {
-        /// The pipeline file.
-        pipeline: PathBuf,
+        /// The pipeline file; not needed where pipelines/ holds only one.
+        pipeline: Option<PathBuf>,
         /// Only this task; may be given several times.
         #[arg(long = "task", value_name = "NAME")]
         tasks: Vec<String>,
     },
     /// Show what `apply` would do and why, and change nothing.
     Plan {
-        /// The pipeline file.
-        pipeline: PathBuf,
+        /// The pipeline file; not needed where pipelines/ holds only one.
+        pipeline: Option<PathBuf>,
     },
     /// Check pipeline files and report every error with its place.
     Validate {
@@ -77,16 +85,23 @@ pub enum Command {
     /// List the receipts, newest first.
     History {
         /// How many.
-        #[arg(long, short = 'n', default_value_t = 20)]
-        limit: usize,
-        /// Also commits, which announce a look at the gate.
+        #[arg(long, short = 'n', default_value = "20", value_parser = at_least_one())]
+        limit: u64,
+        /// Also commits: the records written before each test on the gate split.
         #[arg(long)]
         all: bool,
     },
-    /// Show one receipt.
+    /// Show one receipt, what matters most first.
     Show {
-        /// Its seq, task id, or the first digits of its hash.
+        /// `latest`, `head`, its seq, its task id, or the first digits of its hash.
+        #[arg(default_value = "latest")]
         receipt: String,
+        /// Every field.
+        #[arg(long)]
+        all: bool,
+        /// The pipeline that `latest` or `head` is about.
+        #[arg(long)]
+        pipeline: Option<String>,
     },
     /// Check signatures, chain, arithmetic, lineage and artefacts.
     Verify,
@@ -116,8 +131,8 @@ pub enum Command {
         #[arg(long)]
         task: Option<String>,
         /// How many.
-        #[arg(long, short = 'n', default_value_t = 5)]
-        limit: usize,
+        #[arg(long, short = 'n', default_value = "5", value_parser = at_least_one())]
+        limit: u64,
     },
     /// Copy a version out as a Hugging Face folder.
     Export {
@@ -125,6 +140,20 @@ pub enum Command {
         folder: PathBuf,
         #[command(flatten)]
         pick: Pick,
+    },
+    /// Print the completion script for a shell.
+    ///
+    /// For bash: cryo completions bash > ~/.local/share/bash-completion/completions/cryo
+    #[command(verbatim_doc_comment)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the man pages into a folder; existing pages are never overwritten.
+    #[command(hide = true)]
+    Man {
+        /// The folder.
+        folder: PathBuf,
     },
 }
 
@@ -207,12 +236,17 @@ pub enum BucketCommand {
     /// List what went in and out, newest first.
     History {
         /// How many.
-        #[arg(long, short = 'n', default_value_t = 20)]
-        limit: usize,
+        #[arg(long, short = 'n', default_value = "20", value_parser = at_least_one())]
+        limit: u64,
     },
     /// Add joules by hand.
     Grant {
         /// How many.
         joules: f64,
     },
+}
+
+/// A list of nothing answers no question.
+fn at_least_one() -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(1..)
 }

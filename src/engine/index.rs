@@ -11,7 +11,7 @@ use crate::learn::Embedding;
 use crate::model::{Encoder, Folder};
 use crate::pipeline::Task;
 use crate::receipts::{IndexRecord, Receipt};
-use crate::units::Joules;
+use crate::units::{Joules, count};
 
 impl Session {
     pub(super) fn index(
@@ -94,9 +94,9 @@ impl Session {
         metered.mark(Phase::Eval)?;
         receipt.accepted = true;
         receipt.reason = format!(
-            "{} of {} rows were embedded, the others kept",
-            tokens.len(),
-            rows.len()
+            "{} rows embedded, {} kept",
+            count(tokens.len() as u64),
+            count((rows.len() - tokens.len()) as u64)
         );
         receipt.index = Some(IndexRecord {
             index_hash: state.index,

@@ -5,8 +5,6 @@ use crate::digest::Digest;
 /// From this many rows on the error rate is promised: no test sees harm to fewer than 3 in n
 /// inputs, and with fewer rows that share is no longer small.
 pub const HOLDOUT_CLAIM_ROWS: u64 = 2000;
-/// Below this many rows nothing is promised.
-pub const HOLDOUT_WARN_ROWS: u64 = 1000;
 
 /// Root over `records`. Texts are short and guessable, so each leaf is salted: without the salt
 /// nobody can test whether a text is in the split.

@@ -1,4 +1,4 @@
-//! The rule: is the candidate better on the holdout by more than luck explains?
+//! The rule: is the candidate better on the holdout by more than noise explains?
 //!
 //! `t-skew` is a one-sided paired t test per example, with alpha spread evenly over the looks
 //! that a holdout may have (Bonferroni), which must also hold after Hall's correction for skewed
@@ -167,7 +167,13 @@ impl Gate {
 
     fn decide(&self, delta: Nats, statistics: &Statistics) -> (bool, String) {
         let min_delta = self.min_delta;
-        if delta < min_delta || delta <= Nats::ZERO {
+        if delta <= Nats::ZERO {
+            return (
+                false,
+                format!("the loss did not fall: delta is {delta} nats"),
+            );
+        }
+        if delta < min_delta {
             return (
                 false,
                 format!("delta {delta} nats is below min_delta {min_delta}"),
@@ -182,7 +188,8 @@ impl Gate {
         let Some((t, t_skew)) = statistics.t.zip(statistics.t_skew) else {
             return (
                 false,
-                "degenerate: the losses of all examples changed by the same amount".into(),
+                "the losses of all rows changed by the same amount, so there is nothing to test"
+                    .into(),
             );
         };
         let z = statistics.z;
@@ -196,7 +203,7 @@ impl Gate {
             (
                 false,
                 format!(
-                    "min(t, t_skew) = {smaller:.2} does not exceed {z:.2}: luck explains the gain"
+                    "min(t, t_skew) = {smaller:.2} does not exceed {z:.2}: the gain cannot be told from noise"
                 ),
             )
         }
@@ -344,7 +351,7 @@ mod tests {
         assert!(
             verdict(&[1.0; 50], &[0.5; 50])
                 .reason
-                .starts_with("degenerate")
+                .contains("nothing to test")
         );
         assert!(!verdict(&[1.0], &[0.5]).accepted);
         assert!(!verdict(&[], &[]).accepted);

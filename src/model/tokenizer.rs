@@ -32,17 +32,29 @@ impl TextTokenizer {
     /// # Errors
     /// When the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str, max_tokens: usize) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = self
-            .0
-            .encode_fast(text, true)
-            .map_err(|error| TokenizerError(error.to_string()))?;
-        let mut ids = encoding.get_ids().to_vec();
+        let mut ids = self.encode_whole(text)?;
         if ids.len() > max_tokens {
             let last = ids[ids.len() - 1];
             ids.truncate(max_tokens);
             ids[max_tokens - 1] = last;
         }
         Ok(ids)
+    }
+
+    /// Tokens of the whole text, with the special ones around it.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn count(&self, text: &str) -> Result<usize, TokenizerError> {
+        Ok(self.encode_whole(text)?.len())
+    }
+
+    fn encode_whole(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self
+            .0
+            .encode_fast(text, true)
+            .map_err(|error| TokenizerError(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// Encodes many texts.

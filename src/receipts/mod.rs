@@ -13,7 +13,7 @@ pub use chain::{Chain, ChainError, Entry, Tail};
 pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, pae};
 pub use key::{KeyError, Keyring, NodeKey};
 pub use statement::{
-    CalibrationRecord, Energy, Environment, GateRecord, Holdout, IndexRecord, Kind, Leakage,
-    PREDICATE_TYPE, Receipt, SigmaRecord, Statement, Subject, Train,
+    BaseAccuracy, CalibrationRecord, Energy, Environment, GateRecord, Holdout, IndexRecord, Kind,
+    KnownBy, Leakage, PREDICATE_TYPE, Receipt, SigmaRecord, Statement, Subject, Train,
 };
 pub use verify::{Artefacts, Finding, Report, Status, verify};

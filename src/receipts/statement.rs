@@ -334,6 +334,28 @@ pub struct GateRecord {
     pub z: String,
     /// Share of gate examples whose label the new model gives.
     pub accuracy: String,
+    /// The same for the model before; receipts of version 0.1.0 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseAccuracy>,
+}
+
+/// How often the model before was right on the gate split.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseAccuracy {
+    /// Share of gate examples whose label it gives.
+    pub accuracy: String,
+    /// How that is known.
+    pub known_by: KnownBy,
+}
+
+/// How the accuracy of the model before is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KnownBy {
+    /// It was evaluated on the gate split.
+    Evaluation,
+    /// It has no head, so it can only guess: 1 / classes.
+    Guess,
 }
 
 /// The gate split.
@@ -402,4 +424,30 @@ pub struct Environment {
     pub device: String,
     /// Number format of the arithmetic.
     pub precision: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_record_from_before_the_base_accuracy_reads_and_writes_as_it_is() {
+        let old = r#"{"rule":"paired-t-skew/1","alpha":"0.05","looks_budget":200,"look":1,"alpha_look":"0.00025","min_delta":"0.002000000","n":2000,"sd":"0.500000","t":"19.600000","t_skew":"14.900000","z":"3.486474","accuracy":"0.777000"}"#;
+        let record: GateRecord = serde_json::from_str(old).unwrap();
+        assert_eq!(record.base, None);
+        assert_eq!(serde_json::to_string(&record).unwrap(), old);
+        let guess = BaseAccuracy {
+            accuracy: "0.500000".into(),
+            known_by: KnownBy::Guess,
+        };
+        let new = serde_json::to_string(&GateRecord {
+            base: Some(guess),
+            ..record
+        })
+        .unwrap();
+        assert!(
+            new.ends_with(r#""base":{"accuracy":"0.500000","known_by":"guess"}}"#),
+            "{new}"
+        );
+    }
 }

@@ -97,7 +97,7 @@ fn a_run_learns_judges_records_and_the_next_goes_on() {
     for file in ["config.json", "tokenizer.json", "model.safetensors"] {
         assert!(lab.path("out").join(file).is_file(), "{file}");
     }
-    let shown = lab.cryo(&["show", "2"]).expect(0);
+    let shown = lab.cryo(&["show", "2", "--all"]).expect(0);
     assert!(shown.stdout.contains("receipt_hash"), "{}", shown.stdout);
 }
 
@@ -125,7 +125,7 @@ fn new_rows_are_indexed_and_trained_on_at_once() {
     assert_eq!(plan["tasks"][0]["decision"], "run");
     assert_eq!(
         plan["tasks"][0]["reason"],
-        "20 of 1520 rows are not in the index"
+        "20 of 1,520 rows are not in the index"
     );
     let applied = lab.cryo(&["apply", "p.toml", "--json"]).json();
     assert_eq!(applied["tasks"][0]["receipt"]["index"]["embedded"], 20);

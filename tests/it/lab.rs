@@ -208,6 +208,20 @@ max_tokens = 32
             .unwrap())
     }
 
+    /// Runs a line as a person would paste it into a shell.
+    pub fn paste(&self, line: &str) -> Ran {
+        let bin = Path::new(env!("CARGO_BIN_EXE_cryo")).parent().unwrap();
+        let path = std::env::var("PATH").unwrap();
+        ran(Command::new("sh")
+            .args(["-c", line])
+            .current_dir(self.folder.path())
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env("PATH", format!("{}:{path}", bin.display()))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap())
+    }
+
     pub fn start(&self, args: &[&str]) -> Child {
         self.command(args)
             .stdout(Stdio::piped())

@@ -25,3 +25,4 @@ mod meter;
 mod nvml;
 mod pipelines;
 mod reference;
+mod screens;

@@ -2,20 +2,30 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use serde_json::json;
 
+use super::hints::{quoted, shown};
 use super::{Context, entry_json};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{Output, Progress};
-use crate::engine::{Event, Session, TaskOutcome};
+use crate::energy::agent::BucketView;
+use crate::energy::{Affordable, Short};
+use crate::engine::{EngineError, Event, Session, TaskOutcome};
 use crate::plan::Plan;
-use crate::receipts::Kind;
+use crate::receipts::{Entry, Kind};
+use crate::task::TaskKind;
+use crate::units::Joules;
 
-pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Exit, CliError> {
-    let stop = stop_flag()?;
+pub fn run(
+    context: &Context<'_>,
+    pipeline: Option<&Path>,
+    only: &[String],
+) -> Result<Exit, CliError> {
+    let pipeline = &context.pipeline(pipeline)?;
+    let stop = Stop::at_ctrl_c()?;
     let mut progress = Progress::new(context.output);
     let started = Session::start(
         context.project.clone(),
@@ -28,9 +38,13 @@ pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Ex
     let plan = restrict(&mut session, only)?;
     let mut progress = Progress::new(context.output);
     progress.show(Event::Planned(plan.clone()));
-    let ran = session.run(&plan, &stop, &mut |event| progress.show(event));
+    let ran = session.run(&plan, &stop.asked, &mut |event| {
+        stop.watch(&event);
+        progress.show(event);
+    });
     progress.finish();
     let outcomes = ran?;
+    let bucket = session.agent.bucket().map_err(EngineError::from)?;
     drop(session);
 
     let mut exit = Exit::Done;
@@ -54,25 +68,61 @@ pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Ex
         };
         exit = exit.worst(worst);
     }
-    if stop.load(Ordering::Relaxed) {
+    if stop.asked.load(Ordering::Relaxed) {
         exit = Exit::Interrupted;
     }
     summary(context, &outcomes, exit);
+    if !context.output.is_json() {
+        context.output.say("\nnext");
+        for step in next_steps(context, pipeline, &plan, &bucket, &outcomes) {
+            context.output.say(format!("  {step}"));
+        }
+    }
     Ok(exit)
 }
 
-/// Sets a flag at the first Ctrl-C; the second ends the process, which is as safe as a kill.
-fn stop_flag() -> Result<Arc<AtomicBool>, CliError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(Exit::Interrupted.code()));
-        }
-        Output::new(false).note("\nstopping at the next step; press Ctrl-C again to end at once");
-    })
-    .map_err(|error| CliError::invalid(format!("Ctrl-C cannot be caught: {error}")))?;
-    Ok(stop)
+/// What Ctrl-C asks for, and what the second one would cost.
+struct Stop {
+    asked: Arc<AtomicBool>,
+    /// The open lease in microjoules; 0 without one.
+    lease: Arc<AtomicI64>,
+}
+
+impl Stop {
+    /// The first Ctrl-C sets the flag; the second ends the process, which is as safe as a kill.
+    fn at_ctrl_c() -> Result<Self, CliError> {
+        let stop = Self {
+            asked: Arc::default(),
+            lease: Arc::default(),
+        };
+        let (asked, lease) = (Arc::clone(&stop.asked), Arc::clone(&stop.lease));
+        ctrlc::set_handler(move || {
+            if asked.swap(true, Ordering::Relaxed) {
+                std::process::exit(i32::from(Exit::Interrupted.code()));
+            }
+            let lease = Joules::from_smallest(lease.load(Ordering::Relaxed));
+            let cost = if lease > Joules::ZERO {
+                format!(", which charges the whole lease of {}", lease.human())
+            } else {
+                String::new()
+            };
+            Output::new(false).note(format!(
+                "\nstopping at the next step; press Ctrl-C again to end at once{cost}"
+            ));
+        })
+        .map_err(|error| CliError::invalid(format!("Ctrl-C cannot be caught: {error}")))?;
+        Ok(stop)
+    }
+
+    fn watch(&self, event: &Event) {
+        let lease = match event {
+            Event::TaskStarted { reserved, .. } => *reserved,
+            // A commit is written in the middle of a task.
+            Event::Recorded(entry) if entry.receipt.kind != Kind::Commit => Joules::ZERO,
+            _ => return,
+        };
+        self.lease.store(lease.smallest(), Ordering::Relaxed);
+    }
 }
 
 /// The plan of the named tasks, or of all.
@@ -87,7 +137,7 @@ fn restrict(session: &mut Session, only: &[String]) -> Result<Plan, CliError> {
                 .map(|task| task.name.value.as_str());
             let known: Vec<&str> = known.collect();
             return Err(CliError::invalid(format!(
-                "there is no task `{name}`; there are {}",
+                "there is no task `{name}`; the pipeline has {}",
                 known.join(", ")
             )));
         }
@@ -120,40 +170,88 @@ fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit
     if output.is_json() {
         return;
     }
-    let ids: Vec<(u64, String, &str)> = outcomes
+    let entries: Vec<(&str, &Entry)> = outcomes
         .iter()
-        .filter_map(|(name, outcome)| match outcome {
-            TaskOutcome::Recorded(entry) => {
-                Some((entry.receipt.seq, entry.hash.short(), name.as_str()))
-            }
-            TaskOutcome::Failed(failure) => Some((
-                failure.entry.receipt.seq,
-                failure.entry.hash.short(),
-                name.as_str(),
-            )),
-            TaskOutcome::Skipped => None,
-        })
+        .filter_map(|(name, outcome)| Some((name.as_str(), entry_of(outcome)?)))
         .collect();
-    if ids.is_empty() {
-        output.say("\nnothing was to be done");
+    if entries.is_empty() {
+        output.say("\nthere was nothing to do");
     } else {
         output.say("\nreceipts");
     }
-    for (seq, hash, name) in &ids {
+    for (name, entry) in &entries {
+        let (seq, hash) = (entry.receipt.seq, entry.hash.short());
         output.say(format!("  {seq:<4} {hash}  {name}"));
     }
-    let newest = ids
-        .last()
-        .map_or_else(String::new, |(seq, ..)| format!("\n  cryo show {seq}"));
-    let accepted = outcomes.iter().any(|(_, outcome)| {
-        matches!(outcome, TaskOutcome::Recorded(entry) if entry.receipt.new_model_hash.is_some())
-    });
-    let predict = if accepted {
-        "\n  cryo predict \"a text of yours\""
-    } else {
-        ""
-    };
-    output.say(format!(
-        "\nnext{newest}\n  cryo verify\n  cryo sql \"SELECT * FROM eta_by_task\"{predict}"
-    ));
+}
+
+fn entry_of(outcome: &TaskOutcome) -> Option<&Entry> {
+    match outcome {
+        TaskOutcome::Skipped => None,
+        TaskOutcome::Failed(failure) => Some(&failure.entry),
+        TaskOutcome::Recorded(entry) => Some(entry),
+    }
+}
+
+/// What fits after this run, as commands that work as printed.
+fn next_steps(
+    context: &Context<'_>,
+    pipeline: &Path,
+    plan: &Plan,
+    bucket: &BucketView,
+    outcomes: &[(String, TaskOutcome)],
+) -> Vec<String> {
+    let again = context.command(&format!("apply {}", shown(pipeline)));
+    let mut steps = Vec::new();
+    for (name, outcome) in outcomes {
+        let Some(receipt) = entry_of(outcome).map(|entry| &entry.receipt) else {
+            continue;
+        };
+        let show = context.command(&format!("show {}", receipt.seq));
+        match (receipt.kind, receipt.task_kind) {
+            (Kind::Decision, TaskKind::Index) => steps.push(context.command(&format!(
+                "search --task {} \"a text of yours\"",
+                quoted(name)
+            ))),
+            (Kind::Decision, TaskKind::Lora) if receipt.accepted => {
+                steps.push(context.command(&format!(
+                    "predict --pipeline {} \"a text of yours\"",
+                    quoted(&receipt.pipeline)
+                )));
+                steps.push(show);
+            }
+            (Kind::Deferred, _) => {
+                let budget = plan.tasks.iter().find(|planned| planned.task == *name);
+                let short = budget.and_then(|planned| {
+                    bucket.shortfall_at(bucket.level_joules, planned.budget_joules)
+                });
+                steps.extend(short.map(|short| until_affordable(context, &short, &again)));
+            }
+            (Kind::Aborted, _) => {
+                steps.push(show);
+                steps.push(format!("{again}   # once the cause is gone"));
+            }
+            _ => steps.push(show),
+        }
+    }
+    steps.push(context.command("verify"));
+    steps.dedup();
+    steps
+}
+
+/// When a deferred task can run, or what makes it able to.
+fn until_affordable(context: &Context<'_>, short: &Short, again: &str) -> String {
+    match short.affordable {
+        Affordable::At(time) => format!("{again}   # from {} on", time.local()),
+        Affordable::NeverWithoutGrant => {
+            let joules = short.missing.as_f64().ceil();
+            context.command(&format!(
+                "bucket grant {joules:.0}   # adds what is missing"
+            ))
+        }
+        Affordable::AboveCap(cap) => format!(
+            "lower budget_joules, or raise cap_joules in cryo.toml: the bucket never holds more than {}",
+            cap.human()
+        ),
+    }
 }

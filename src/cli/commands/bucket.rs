@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::energy::agent::{BucketView, JouleAgent};
 use crate::energy::{Bucket, BucketEvent, Ledger, Record};
 use crate::engine::{EngineError, open_agent};
-use crate::units::Joules;
+use crate::units::{Joules, grouped};
 
 pub fn run(context: &Context<'_>, command: Option<&BucketCommand>) -> Result<Exit, CliError> {
     match command {
@@ -70,7 +70,7 @@ fn grant(context: &Context<'_>, joules: f64) -> Result<BucketView, CliError> {
     };
     if added < wanted {
         context.output.note(format!(
-            "note: {} fitted; the bucket never holds more than {}",
+            "note: only {} were added; the bucket never holds more than {}",
             added.human(),
             view.cap_joules.human()
         ));
@@ -85,42 +85,47 @@ fn show(context: &Context<'_>, view: &BucketView) {
         return;
     }
     let accounts = &view.accounts;
-    let say = |name: &str, text: String| output.say(format!("{name:<10} {text}"));
-    say(
-        "level",
-        format!(
-            "{} of {}",
-            view.level_joules.human(),
-            view.cap_joules.human()
-        ),
-    );
-    say("allowance", view.allowance_watts.to_string());
-    for (name, joules, what) in [
+    let level = view.level_joules;
+    output.say(format!(
+        "{} of at most {}, filled at {}",
+        level.human(),
+        view.cap_joules.human(),
+        view.allowance_watts
+    ));
+    // To the microjoule, so that anybody can add them up.
+    for (sign, name, joules, what) in [
         (
+            ' ',
             "granted",
             accounts.granted,
-            "by hand, at the opening, by the allowance",
+            "opening grant, allowance until now, and by hand",
         ),
         (
+            '+',
             "credited",
             accounts.credited,
             "from other work on this machine",
         ),
-        ("charged", accounts.charged, "settled leases"),
+        ('-', "charged", accounts.charged, "settled leases"),
         (
+            '-',
             "forfeited",
             accounts.forfeited,
-            "leases that nobody settled",
+            "leases charged in full, since nobody settled them",
         ),
+        ('-', "reserved", view.reserved_joules, "open leases"),
+        ('=', "level", level, "what can be spent now"),
     ] {
-        say(name, format!("{:<10} {what}", joules.human()));
+        let joules = grouped(&joules.to_string());
+        output.say(format!("{sign} {name:<10} {joules:>18} J  {what}"));
     }
+    let say = |name: &str, text: String| output.say(format!("{name:<12} {text}"));
     if accounts.gross > Joules::ZERO {
         say("metered", accounts.gross.human());
         for (name, joules, what) in [
-            ("  idle", accounts.idle, "baseline"),
-            ("  own", accounts.own, "above it, while cryo worked"),
-            ("  credited", accounts.credited, "above it, other work"),
+            ("  idle", accounts.idle, "baseline power times time"),
+            ("  own", accounts.own, "above idle, while cryo worked"),
+            ("  credited", accounts.credited, "above idle, other work"),
             (
                 "  withheld",
                 accounts.withheld,
@@ -138,24 +143,15 @@ fn show(context: &Context<'_>, view: &BucketView) {
     }
 }
 
-fn history(context: &Context<'_>, limit: usize) -> Result<Exit, CliError> {
+fn history(context: &Context<'_>, limit: u64) -> Result<Exit, CliError> {
     if context.settings.agent_url.is_some() {
         return Err(CliError::invalid(
-            "the history lies with the agent; run `cryo bucket history` in its project folder",
+            "the agent at agent_url keeps the history; run `cryo bucket history` in the agent's own project folder",
         ));
     }
-    let mut records = Bucket::history(&context.project.bucket())?;
-    records.reverse();
-    let is_news = |record: &&Record| {
-        let is_flow = matches!(
-            record.event,
-            BucketEvent::Checkpoint(_) | BucketEvent::Flowed(_)
-        );
-        let is_credit =
-            matches!(&record.event, BucketEvent::Flowed(flow) if flow.credited > Joules::ZERO);
-        !is_flow || is_credit || record.allowance > Joules::ZERO
-    };
-    let shown: Vec<&Record> = records.iter().filter(is_news).take(limit).collect();
+    let mut shown = news(Bucket::history(&context.project.bucket())?);
+    shown.reverse();
+    shown.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let output = context.output;
     output.json(&json!(shown));
     let rows = shown.iter().map(|record| {
@@ -163,18 +159,40 @@ fn history(context: &Context<'_>, limit: usize) -> Result<Exit, CliError> {
         let allowance = (record.allowance > Joules::ZERO).then(|| record.allowance.human());
         vec![
             record.seq.to_string(),
-            record.at.human(),
+            record.at.local(),
             what.to_owned(),
             joules.human(),
-            allowance.map_or_else(String::new, |joules| format!("+ {joules} allowance")),
+            allowance.map_or_else(String::new, |joules| format!("+ {joules}")),
             whom,
         ]
     });
     output.table(
-        &["seq", "when", "what", "joules", "since before", "whom"],
+        &["seq", "time", "what", "joules", "allowance", "for"],
         rows.collect(),
     );
     Ok(Exit::Done)
+}
+
+/// The records without time in which nothing was credited; its allowance is that of the next one.
+fn news(records: Vec<Record>) -> Vec<Record> {
+    let mut allowance = Joules::ZERO;
+    let mut shown = Vec::new();
+    for record in records {
+        allowance += record.allowance;
+        let is_news = match &record.event {
+            BucketEvent::Checkpoint(_) => false,
+            BucketEvent::Flowed(flow) => flow.credited > Joules::ZERO,
+            _ => true,
+        };
+        if is_news {
+            shown.push(Record {
+                allowance,
+                ..record
+            });
+            allowance = Joules::ZERO;
+        }
+    }
+    shown
 }
 
 fn words(event: &BucketEvent) -> (&'static str, Joules, String) {
@@ -190,5 +208,40 @@ fn words(event: &BucketEvent) -> (&'static str, Joules, String) {
         BucketEvent::Settled { id, charged } => ("settled", *charged, id.to_string()),
         BucketEvent::Forfeited { id, charged } => ("forfeited", *charged, id.to_string()),
         BucketEvent::Flowed(flow) => ("credited", flow.credited, String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::energy::Flow;
+
+    #[test]
+    fn time_without_credit_is_left_out_and_its_allowance_is_not() {
+        let joules = Joules::from_smallest;
+        let record = |seq, allowance, event| Record {
+            seq,
+            at: Timestamp::from_millis(0),
+            allowance: joules(allowance),
+            event,
+        };
+        let flowed = |credited| {
+            BucketEvent::Flowed(Flow {
+                credited: joules(credited),
+                ..Flow::default()
+            })
+        };
+        let shown = news(vec![
+            record(1, 0, BucketEvent::Opened { joules: joules(9) }),
+            record(2, 5, flowed(0)),
+            record(3, 7, flowed(0)),
+            record(4, 1, flowed(2)),
+            record(5, 4, flowed(0)),
+        ]);
+        let seen: Vec<(u64, i64)> = shown
+            .iter()
+            .map(|record| (record.seq, record.allowance.smallest()))
+            .collect();
+        assert_eq!(seen, [(1, 0), (4, 13)]);
     }
 }

@@ -1,11 +1,13 @@
 //! `cryo history`
 
+use std::collections::BTreeSet;
+
 use super::{Context, entry_json};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::output::verdict;
 use crate::receipts::{Entry, Kind};
-use crate::task::TaskKind;
-use crate::units::Joules;
+use crate::units::{Eta, Joules};
 
 pub fn run(context: &Context<'_>, limit: usize, all: bool) -> Result<Exit, CliError> {
     let chain = context.chain()?;
@@ -16,34 +18,28 @@ pub fn run(context: &Context<'_>, limit: usize, all: bool) -> Result<Exit, CliEr
         .filter(|entry| all || entry.receipt.kind != Kind::Commit)
         .take(limit)
         .collect();
-    context
-        .output
-        .json(&entries.iter().map(|entry| entry_json(entry)).collect());
-    if entries.is_empty() && !context.output.is_json() {
-        context
-            .output
-            .say("no receipt yet; start with `cryo apply pipelines/sentiment.toml`");
+    let output = context.output;
+    output.json(&entries.iter().map(|entry| entry_json(entry)).collect());
+    if entries.is_empty() && !output.is_json() {
+        let start = context.apply_hint();
+        output.say(format!("no receipt yet; start with `{start}`"));
         return Ok(Exit::Done);
     }
-    let rows = entries.iter().map(|entry| row(entry)).collect();
-    context.output.table(
-        &[
-            "seq", "hash", "time", "task", "outcome", "joules", "delta", "eta", "reason",
-        ],
-        rows,
-    );
-    Ok(Exit::Done)
-}
-
-/// The outcome in one word.
-pub fn outcome(entry: &Entry) -> &'static str {
-    let receipt = &entry.receipt;
-    match (receipt.kind, receipt.task_kind) {
-        (Kind::Decision, TaskKind::Lora) if receipt.accepted => "accepted",
-        (Kind::Decision, TaskKind::Lora) => "rejected",
-        (Kind::Decision, TaskKind::Index) => "done",
-        (kind, _) => kind.as_str(),
+    let pipelines = chain.entries().iter().map(|entry| &entry.receipt.pipeline);
+    let are_several = pipelines.collect::<BTreeSet<_>>().len() > 1;
+    let mut header = vec![
+        "seq", "hash", "time", "task", "outcome", "joules", "delta", "nats/kJ", "reason",
+    ];
+    let mut rows: Vec<Vec<String>> = entries.iter().map(|entry| row(entry)).collect();
+    if are_several {
+        // Tasks of two pipelines may share a name.
+        header.insert(3, "pipeline");
+        for (row, entry) in rows.iter_mut().zip(&entries) {
+            row.insert(3, entry.receipt.pipeline.clone());
+        }
     }
+    output.table(&header, rows);
+    Ok(Exit::Done)
 }
 
 fn row(entry: &Entry) -> Vec<String> {
@@ -52,12 +48,12 @@ fn row(entry: &Entry) -> Vec<String> {
     vec![
         receipt.seq.to_string(),
         entry.hash.short(),
-        receipt.timestamp.human(),
+        receipt.timestamp.local(),
         receipt.task_name.clone(),
-        outcome(entry).to_owned(),
+        verdict::outcome(receipt).to_owned(),
         or_none(receipt.joules_spent.map(Joules::human)),
         or_none(receipt.delta.map(|delta| format!("{:.4}", delta.as_f64()))),
-        or_none(receipt.eta.map(|eta| eta.to_string())),
+        or_none(receipt.eta.map(Eta::per_kilojoule)),
         receipt.reason.clone(),
     ]
 }

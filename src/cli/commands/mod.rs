@@ -3,7 +3,9 @@
 pub mod agent;
 pub mod apply;
 pub mod bucket;
+pub mod describe;
 pub mod export;
+pub mod hints;
 pub mod history;
 pub mod meter;
 pub mod model;
@@ -107,13 +109,15 @@ impl<'a> Context<'a> {
 
     /// The version that `--version` and `--pipeline` name: its number and digest.
     pub fn pick(&self, chain: &Chain, pick: &Pick) -> Result<(u64, Digest), CliError> {
-        let pipelines = self.versions().pipelines(chain);
-        let pipeline = match (&pick.pipeline, pipelines.as_slice()) {
+        let store = self.versions();
+        let with_versions = store.pipelines(chain);
+        let pipeline = match (&pick.pipeline, with_versions.as_slice()) {
             (Some(name), _) => name.as_str(),
             (None, [only]) => only,
             (None, []) => {
-                return Err(CliError::invalid("there is no accepted version yet")
-                    .hint("cryo apply pipelines/sentiment.toml"));
+                return Err(
+                    CliError::invalid("there is no accepted version yet").hint(self.apply_hint())
+                );
             }
             (None, several) => {
                 return Err(CliError::invalid(format!(
@@ -123,13 +127,9 @@ impl<'a> Context<'a> {
                 .hint("name one with --pipeline"));
             }
         };
-        let head = self
-            .versions()
-            .head(pipeline)?
-            .or_else(|| newest_accepted(chain, pipeline))
-            .ok_or_else(|| {
-                CliError::invalid(format!("pipeline {pipeline} has no accepted version"))
-            })?;
+        let head = store.head(pipeline)?;
+        let head = head.or_else(|| newest_accepted(chain, pipeline));
+        let head = head.ok_or_else(|| without_version(chain, pipeline, &with_versions))?;
         let Some(number) = pick.number else {
             return Ok((head.version, head.model_hash));
         };
@@ -146,6 +146,24 @@ impl<'a> Context<'a> {
                 ))
             })
     }
+}
+
+/// Why a pipeline that was named has no version: it is unknown, or nothing was accepted yet.
+fn without_version(chain: &Chain, name: &str, with_versions: &[&str]) -> CliError {
+    let mut receipts = chain.entries().iter().map(|entry| &entry.receipt);
+    let is_pipeline = receipts.clone().any(|receipt| receipt.pipeline == name);
+    let owner = receipts
+        .find(|receipt| receipt.task_name == name)
+        .map(|receipt| receipt.pipeline.as_str());
+    let message = match owner {
+        _ if is_pipeline => format!("no version of pipeline {name} has been accepted yet"),
+        Some(pipeline) => format!("{name} is a task of pipeline {pipeline}, not a pipeline"),
+        None => format!("there is no pipeline {name} in the receipts"),
+    };
+    CliError::invalid(message).hint(match with_versions {
+        [] => "no pipeline has an accepted version yet".to_owned(),
+        names => format!("pipelines with versions: {}", names.join(", ")),
+    })
 }
 
 /// A receipt as JSON: its predicate with its hash beside it.

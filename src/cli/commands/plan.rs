@@ -14,8 +14,9 @@ use crate::engine::{EngineError, Workspace, holdout_root, open_agent};
 use crate::plan::plan;
 use crate::receipts::NodeKey;
 
-pub fn run(context: &Context<'_>, pipeline: &Path) -> Result<Exit, CliError> {
-    let workspace = Workspace::open(context.project.clone(), context.settings.clone(), pipeline)?;
+pub fn run(context: &Context<'_>, pipeline: Option<&Path>) -> Result<Exit, CliError> {
+    let pipeline = context.pipeline(pipeline)?;
+    let workspace = Workspace::open(context.project.clone(), context.settings.clone(), &pipeline)?;
     let (bucket, provenance) = look(context)?;
     let key = NodeKey::load(&context.project.private_key())?;
     let facts = workspace.facts(bucket.level_joules, provenance, |gate| {

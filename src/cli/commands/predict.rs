@@ -1,5 +1,7 @@
 //! `cryo predict`
 
+use std::path::Path;
+
 use serde_json::json;
 
 use super::Context;
@@ -8,6 +10,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::learn::{Evaluation, Example};
 use crate::model::{Adapter, Encoder, Folder};
+use crate::units::count;
 
 pub fn run(context: &Context<'_>, texts: &[String], pick: &Pick) -> Result<Exit, CliError> {
     let chain = context.chain()?;
@@ -21,20 +24,25 @@ pub fn run(context: &Context<'_>, texts: &[String], pick: &Pick) -> Result<Exit,
     let compute = context.compute()?;
     let encoder = Encoder::new(&folder.config, &folder.weights, &compute.arithmetic);
     let trainable = encoder.adapt(&Adapter::head_only(head).trainable(&folder.config));
-    let examples = texts
-        .iter()
-        .map(|text| {
-            Ok(Example {
-                tokens: folder.tokenizer.encode(text, folder.config.max_positions)?,
-                label: 0,
-            })
-        })
-        .collect::<Result<Vec<_>, CliError>>()?;
+    let limit = folder.config.max_positions;
+    let mut examples = Vec::new();
+    let mut lengths = Vec::new();
+    for text in texts {
+        lengths.push(folder.tokenizer.count(text)?);
+        let tokens = folder.tokenizer.encode(text, limit)?;
+        examples.push(Example { tokens, label: 0 });
+    }
+    for (text, length) in texts.iter().zip(&lengths) {
+        for note in notes(text, *length, limit) {
+            context.output.note(format!("note: {note}"));
+        }
+    }
     let outcome = Evaluation::new(&encoder, &trainable, &compute, &examples).finish();
     let mut rows = Vec::new();
     let mut values = Vec::new();
-    for ((text, probabilities), logits) in texts
+    for (((text, length), probabilities), logits) in texts
         .iter()
+        .zip(&lengths)
         .zip(&outcome.probabilities)
         .zip(&outcome.logits)
     {
@@ -54,6 +62,8 @@ pub fn run(context: &Context<'_>, texts: &[String], pick: &Pick) -> Result<Exit,
             "probability": probability,
             "probabilities": by_label,
             "logits": logits,
+            "tokens": length,
+            "tokens_used": limit.min(*length),
             "version": version,
             "model_hash": model,
         }));
@@ -69,4 +79,24 @@ pub fn run(context: &Context<'_>, texts: &[String], pick: &Pick) -> Result<Exit,
         rows,
     );
     Ok(Exit::Done)
+}
+
+/// What a person may not have meant.
+fn notes(text: &str, tokens: usize, limit: usize) -> Vec<String> {
+    let start: String = text.chars().take(30).collect();
+    let mut notes = Vec::new();
+    if text.trim().is_empty() {
+        notes.push("one text is empty; its label means nothing".to_owned());
+    } else if Path::new(text).is_file() {
+        notes.push(format!(
+            "`{text}` is a file; this classified the words of the argument, not the file"
+        ));
+    }
+    if tokens > limit {
+        let (limit, tokens) = (count(limit as u64), count(tokens as u64));
+        notes.push(format!(
+            "`{start}...` was cut at {limit} of {tokens} tokens"
+        ));
+    }
+    notes
 }

@@ -23,8 +23,11 @@ pub fn run(
     };
     let store = IndexStore::new(context.project.index(&task));
     let state = store.state().ok_or_else(|| {
-        CliError::invalid(format!("there is no index `{task}`"))
-            .hint("cryo apply pipelines/sentiment.toml")
+        let error = CliError::invalid(format!("there is no index `{task}`"));
+        match indexes(context).as_slice() {
+            [] => error.hint(context.apply_hint()),
+            names => error.hint(format!("available: {}", names.join(", "))),
+        }
     })?;
     // The index names the encoder that made it; the cache has models under their digests.
     let folder = Folder::load(&context.settings.cache.join(state.encoder.hex()))?;
@@ -52,28 +55,26 @@ pub fn run(
     Ok(Exit::Done)
 }
 
-fn only_index(context: &Context<'_>) -> Result<String, CliError> {
-    let mut names: Vec<String> = fs::read_dir(context.project.state().join("index"))
+/// The tasks that have an index, by name.
+fn indexes(context: &Context<'_>) -> Vec<String> {
+    let files = fs::read_dir(context.project.state().join("index"));
+    let mut names: Vec<String> = files
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| {
-            Some(
-                entry
-                    .file_name()
-                    .to_str()?
-                    .strip_suffix(".duckdb")?
-                    .to_owned(),
-            )
+            let name = entry.file_name();
+            Some(name.to_str()?.strip_suffix(".duckdb")?.to_owned())
         })
         .collect();
     names.sort();
-    match names.as_slice() {
+    names
+}
+
+fn only_index(context: &Context<'_>) -> Result<String, CliError> {
+    match indexes(context).as_slice() {
         [only] => Ok(only.clone()),
-        [] => {
-            Err(CliError::invalid("there is no index yet")
-                .hint("cryo apply pipelines/sentiment.toml"))
-        }
+        [] => Err(CliError::invalid("there is no index yet").hint(context.apply_hint())),
         several => Err(CliError::invalid(format!(
             "there are several indexes: {}",
             several.join(", ")

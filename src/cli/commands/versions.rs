@@ -5,6 +5,8 @@ use serde_json::json;
 use super::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::output::verdict::percent;
+use crate::units::{Eta, Joules};
 use crate::versions::{lineage, newest_accepted};
 
 pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
@@ -47,17 +49,20 @@ pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
                     .new_loss
                     .map(|loss| loss.to_string())
                     .unwrap_or_default(),
-                accuracy.unwrap_or_default(),
-                receipt.timestamp.human(),
+                accuracy.as_deref().map(percent).unwrap_or_default(),
+                receipt.joules_spent.map(Joules::human).unwrap_or_default(),
+                receipt.eta.map(Eta::per_kilojoule).unwrap_or_default(),
+                receipt.timestamp.local(),
                 receipt.seq.to_string(),
             ]);
         }
     }
     context.output.json(&values.into());
     if rows.is_empty() && !context.output.is_json() {
+        let start = context.apply_hint();
         context
             .output
-            .say("no accepted version yet; start with `cryo apply pipelines/sentiment.toml`");
+            .say(format!("no accepted version yet; start with `{start}`"));
         return Ok(Exit::Done);
     }
     context.output.table(
@@ -67,6 +72,8 @@ pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
             "model",
             "gate loss",
             "accuracy",
+            "joules",
+            "nats/kJ",
             "accepted",
             "receipt",
         ],

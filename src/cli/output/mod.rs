@@ -2,11 +2,11 @@
 
 mod diagnostics;
 mod progress;
+mod table;
+pub mod verdict;
 
 use std::io::{self, IsTerminal, Write};
 
-use comfy_table::Table as TextTable;
-use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
 
 pub use diagnostics::to_json as diagnostics_json;
@@ -61,7 +61,7 @@ impl Output {
         if self.json {
             return;
         }
-        self.say(render_table(header, rows));
+        self.say(table::render(header, rows, width(&io::stdout())));
     }
 
     /// Shows every error of a file, and how many there are.
@@ -95,13 +95,16 @@ impl Output {
     }
 }
 
-/// A plain table, without lines or trailing spaces.
-pub fn render_table(header: &[&str], rows: Vec<Vec<String>>) -> String {
-    let mut table = TextTable::new();
-    table.load_preset(NOTHING).set_header(header.to_vec());
-    table.add_rows(rows);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
+/// Columns of a terminal; none where the output goes into a file or a pipe.
+#[cfg(unix)]
+pub fn width(stream: &impl std::os::fd::AsFd) -> Option<usize> {
+    let (columns, _) = terminal_size::terminal_size_of(stream)?;
+    (columns.0 > 0).then(|| usize::from(columns.0))
+}
+
+/// Columns of a terminal; none where the output goes into a file or a pipe.
+#[cfg(windows)]
+pub fn width(stream: &impl std::os::windows::io::AsHandle) -> Option<usize> {
+    let (columns, _) = terminal_size::terminal_size_of(stream)?;
+    (columns.0 > 0).then(|| usize::from(columns.0))
 }

@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use super::Output;
-use crate::energy::{FEWEST_UPDATES, Learning};
+use super::{Output, verdict, width};
+use crate::energy::Learning;
 use crate::engine::Event;
 use crate::model::fetch::FetchEvent;
 use crate::plan::Plan;
-use crate::receipts::{Entry, Kind, Receipt};
-use crate::task::TaskKind;
-use crate::units::Joules;
+use crate::receipts::{Entry, Kind};
+use crate::units::{Joules, count};
 
 /// Time between two lines of progress where no bar can be drawn.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -25,6 +24,7 @@ pub struct Progress<'a> {
     stage: &'static str,
     total: u64,
     download: (String, u64),
+    began: Instant,
     last_line: Instant,
 }
 
@@ -38,6 +38,7 @@ impl<'a> Progress<'a> {
             stage: "",
             total: 0,
             download: (String::new(), 0),
+            began: Instant::now(),
             last_line: Instant::now(),
         }
     }
@@ -135,14 +136,17 @@ impl<'a> Progress<'a> {
     fn begin(&mut self, what: &'static str, total: u64) {
         self.finish();
         (self.stage, self.total) = (what, total);
-        self.last_line = Instant::now();
+        (self.began, self.last_line) = (Instant::now(), Instant::now());
         if self.bars {
             let bar = ProgressBar::new(total);
-            bar.set_style(style("{prefix:<24} {bar:30} {pos}/{len}  {msg}"));
+            bar.set_style(style(&format!(
+                "{{prefix}} {{bar:{}}} {{human_pos}}/{{human_len}}  {{eta}} left  {{wide_msg}}",
+                bar_width()
+            )));
             bar.set_prefix(what);
             self.bar = Some(bar);
         } else {
-            self.output.note(format!("{what}: {total} to do"));
+            self.output.note(format!("{what}: {} to do", count(total)));
         }
     }
 
@@ -154,9 +158,14 @@ impl<'a> Progress<'a> {
             }
             None if done >= self.total || self.last_line.elapsed() >= LINE_EVERY => {
                 self.last_line = Instant::now();
+                let left = time_left(self.began.elapsed(), done, self.total)
+                    .map(|left| format!("  {} left", verdict::duration(left)))
+                    .unwrap_or_default();
                 self.output.note(format!(
-                    "{}: {done} of {}  {message}",
-                    self.stage, self.total
+                    "{}: {} of {}{left}  {message}",
+                    self.stage,
+                    count(done),
+                    count(self.total)
                 ));
             }
             None => {}
@@ -215,68 +224,12 @@ impl<'a> Progress<'a> {
     }
 
     fn recorded(&mut self, entry: &Entry) {
-        let receipt = &entry.receipt;
-        let joules = receipt
-            .joules_spent
-            .map_or_else(|| "unknown joules".to_owned(), Joules::human);
-        let known = receipt.energy.as_ref().map_or_else(String::new, |energy| {
-            format!(
-                " +/- {} ({})",
-                energy.joules_sigma.human(),
-                energy.provenance
-            )
-        });
-        match receipt.kind {
-            Kind::Commit => {}
-            Kind::Decision if receipt.task_kind == TaskKind::Lora => {
-                let word = if receipt.accepted {
-                    "ACCEPTED"
-                } else {
-                    "REJECTED"
-                };
-                self.line(format!("  {word}  {}", receipt.reason));
-                self.line(format!(
-                    "  loss {} -> {} nats, delta {}",
-                    receipt.base_loss.unwrap_or_default(),
-                    receipt.new_loss.unwrap_or_default(),
-                    receipt.delta.unwrap_or_default(),
-                ));
-                let eta = receipt
-                    .eta
-                    .map(|eta| format!(", eta {eta} nats/J"))
-                    .unwrap_or_default();
-                self.line(format!("  spent {joules}{known}{eta}"));
-                self.cautions(receipt);
-            }
-            Kind::Decision => {
-                self.line(format!("  DONE  {}, spent {joules}{known}", receipt.reason));
-                self.cautions(receipt);
-            }
-            kind => self.line(format!(
-                "  {}  {}: {}, spent {joules}{known}",
-                kind.as_str().to_uppercase(),
-                receipt.task_name,
-                receipt.reason
-            )),
-        }
-    }
-
-    /// What a person should know of the joules.
-    fn cautions(&mut self, receipt: &Receipt) {
-        let Some(energy) = &receipt.energy else {
+        if entry.receipt.kind == Kind::Commit {
             return;
-        };
-        if let (Some(_), Some(updates)) = (&energy.caution, energy.updates) {
-            self.line(format!(
-                "  too short to meter well: {updates} updates of the slowest sensor, {FEWEST_UPDATES} are a measurement"
-            ));
         }
-        if let Some(over) = energy.joules_overshoot.filter(|over| *over > Joules::ZERO) {
-            self.line(format!(
-                "  {} above the lease of {}",
-                over.human(),
-                energy.joules_reserved.human()
-            ));
+        for (at, line) in verdict::lines(&entry.receipt).iter().enumerate() {
+            let indent = if at == 0 { "  " } else { "            " };
+            self.line(format!("{indent}{line}"));
         }
     }
 }
@@ -289,6 +242,32 @@ pub fn cost(expected: Option<Joules>, budget: Joules) -> String {
     )
 }
 
+/// What the same speed leaves to do; nothing at the end.
+fn time_left(passed: Duration, done: u64, total: u64) -> Option<Duration> {
+    let left = total
+        .checked_sub(done)
+        .filter(|left| *left > 0 && done > 0)?;
+    Some(passed.mul_f64(left as f64 / done as f64))
+}
+
+/// What a narrow terminal has room for beside the words and the count.
+fn bar_width() -> usize {
+    width(&io::stderr()).map_or(30, |columns| columns.saturating_sub(56).clamp(8, 30))
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_left_follows_from_the_time_that_passed() {
+        let ten = Duration::from_secs(10);
+        assert_eq!(time_left(ten, 20, 60), Some(Duration::from_secs(20)));
+        assert_eq!(time_left(ten, 60, 60), None);
+        assert_eq!(time_left(ten, 0, 60), None);
+    }
 }

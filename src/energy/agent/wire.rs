@@ -241,12 +241,15 @@ impl BucketView {
             reserved_j: lease.reserved,
             expires: lease.expires,
         });
+        // The allowance that is not booked yet is in the level, so it is in its account too.
+        let mut accounts = *ledger.accounts();
+        accounts.granted += ledger.level_at(now) - ledger.level();
         Self {
             level_joules: ledger.level_at(now),
             reserved_joules: ledger.reserved(),
             cap_joules: ledger.policy().cap,
             allowance_watts: ledger.policy().allowance,
-            accounts: *ledger.accounts(),
+            accounts,
             leases: leases.collect(),
             now,
         }

@@ -1,5 +1,6 @@
 //! The `lora` task: one update of the head, from rows it has not seen to a judged receipt.
 
+mod base;
 mod prepared;
 mod recipe;
 mod update;
@@ -9,6 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::AtomicBool;
 
+use base::{Base, places};
 pub(super) use prepared::Prepared;
 use prepared::warn_of_small_holdout;
 use recipe::lora_shape;
@@ -84,19 +86,16 @@ impl Session {
             session: self,
             parts,
         };
-        let base_losses = if trained_head.is_some() {
+        let base = if trained_head.is_some() {
             let cached = self.workspace.versions.losses(
                 &prepared.base_hash,
                 &prepared.holdout.root,
                 max_tokens,
             );
             let device_start = encoder.adapt(&start.trainable(&folder.config));
-            update.base_losses(&cached, &device_start, &gate, metered, events)?
+            update.base(&cached, prepared, &device_start, &gate, metered, events)?
         } else {
-            // A model without a head gives every class the same chance, on every example; an
-            // evaluation could say no more. The random head that training starts from is not
-            // part of that model.
-            vec![(labels.len() as f64).ln(); gate.len()]
+            Base::guess(labels.len(), gate.len())
         };
         let (adapter, record) =
             update.train(start, &train, gate.len(), receipt, metered, events)?;
@@ -127,9 +126,9 @@ impl Session {
             metered,
             events,
         )?;
-        let verdict = prepared.gate_rule.judge(&base_losses, &outcome.losses)?;
+        let verdict = prepared.gate_rule.judge(&base.losses, &outcome.losses)?;
         let accuracy = outcome.correct as f64 / gate.len() as f64;
-        record_verdict(receipt, &verdict, prepared, accuracy);
+        record_verdict(receipt, &verdict, prepared, accuracy, base);
         if !verdict.accepted {
             return Ok(After::default());
         }
@@ -260,10 +259,15 @@ fn chosen_examples(
     Ok(chosen.iter().map(|at| known[at].clone()).collect())
 }
 
-fn record_verdict(receipt: &mut Receipt, verdict: &Verdict, prepared: &Prepared, accuracy: f64) {
+fn record_verdict(
+    receipt: &mut Receipt,
+    verdict: &Verdict,
+    prepared: &Prepared,
+    accuracy: f64,
+    base: Base,
+) {
     let statistics = &verdict.statistics;
     let gate = &prepared.gate_rule;
-    let places = |value: f64| format!("{value:.6}");
     receipt.base_loss = verdict.base_loss;
     receipt.new_loss = verdict.new_loss;
     receipt.delta = verdict.delta;
@@ -282,5 +286,6 @@ fn record_verdict(receipt: &mut Receipt, verdict: &Verdict, prepared: &Prepared,
         t_skew: statistics.t_skew.map(places),
         z: places(statistics.z),
         accuracy: places(accuracy),
+        base: base.accuracy,
     });
 }

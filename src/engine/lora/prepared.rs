@@ -10,15 +10,13 @@ use crate::engine::event::{Event, Events};
 use crate::engine::session::attempts_on;
 use crate::engine::workspace::Workspace;
 use crate::files;
-use crate::gate::{
-    Gate, HOLDOUT_CLAIM_ROWS, HOLDOUT_WARN_ROWS, NORMALISATION, Rule, detectable_delta,
-    shared_texts,
-};
+use crate::gate::{Gate, HOLDOUT_CLAIM_ROWS, NORMALISATION, Rule, detectable_delta, shared_texts};
 use crate::learn::Compute;
 use crate::model::{FolderError, ModelConfig};
 use crate::pipeline::{AcceptRule, LoraSettings, Task, Work};
 use crate::receipts::{Holdout, Leakage};
 use crate::recipe::Stop;
+use crate::units::count;
 use crate::versions::Head;
 
 /// An update that may begin.
@@ -151,19 +149,17 @@ pub(super) fn warn_of_small_holdout(prepared: &Prepared, events: Events<'_>) {
     let rows = prepared.gate.rows.len() as u64;
     if prepared.gate_rule.rule == Rule::Threshold {
         events(Event::Note(
-            "rule \"threshold\" also takes candidates that were merely lucky on this split; the default rule bounds that chance".into(),
+            "rule \"threshold\" also accepts gains that are only noise on this split; the default rule limits how often that happens".into(),
         ));
     }
     if rows >= HOLDOUT_CLAIM_ROWS {
         return;
     }
+    let alpha = (prepared.gate_rule.alpha * 1.0e5).round() / 1.0e3;
     let seen = detectable_delta(0.1, rows);
-    let promise = if rows < HOLDOUT_WARN_ROWS {
-        "too few to promise an error rate"
-    } else {
-        "the stated error rate needs 2000"
-    };
     events(Event::Note(format!(
-        "the gate split has {rows} rows, {promise}; it would see a gain of {seen:.3} nats when losses change by 0.1"
+        "with {} gate rows the {alpha} % error rate is not guaranteed: {} are needed; gains below about {seen:.3} nats will not be seen",
+        count(rows),
+        count(HOLDOUT_CLAIM_ROWS)
     )));
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use super::base::Base;
+use super::prepared::Prepared;
 use super::recipe::{config_hash, train_settings};
 use super::yields::Yields;
 use crate::digest::Digest;
@@ -41,23 +43,31 @@ pub(super) struct Update<'a> {
 }
 
 impl Update<'_> {
-    pub(super) fn base_losses(
+    pub(super) fn base(
         &self,
         cached: &Path,
+        prepared: &Prepared,
         start: &Adapted,
         gate: &[Example],
         metered: &mut Metered,
         events: Events<'_>,
-    ) -> Result<Vec<f64>, EngineError> {
+    ) -> Result<Base, EngineError> {
         // The accepted update that made this model has judged it on the same split.
         let known = files::read_if_there(cached)?
             .and_then(|bytes| serde_json::from_slice::<Vec<f64>>(&bytes).ok())
             .filter(|losses| losses.len() == gate.len());
         match known {
-            Some(losses) => Ok(losses),
-            None => Ok(self
-                .evaluate("evaluating the base", start, gate, metered, events)?
-                .losses),
+            Some(losses) => {
+                let chain = &self.session.workspace.chain;
+                Ok(Base::remembered(losses, chain, prepared))
+            }
+            None => Ok(Base::evaluated(self.evaluate(
+                "evaluating the base",
+                start,
+                gate,
+                metered,
+                events,
+            )?)),
         }
     }
 

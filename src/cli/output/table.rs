@@ -1,0 +1,128 @@
+//! Tables for people, also on a narrow terminal.
+
+use std::iter::once;
+
+use comfy_table::Table as TextTable;
+use comfy_table::presets::NOTHING;
+
+/// Spaces between two columns.
+const GAP: usize = 2;
+/// A column that is folded more narrowly than this is harder to read than stacked rows.
+const NARROWEST: usize = 16;
+
+/// A plain table, without lines or trailing spaces. Where it is wider than the terminal its widest
+/// column is folded between words; where that is not enough, every row becomes a block of lines.
+pub fn render(header: &[&str], mut rows: Vec<Vec<String>>, width: Option<usize>) -> String {
+    let widths: Vec<usize> = header
+        .iter()
+        .enumerate()
+        .map(|(at, name)| {
+            let cells = rows.iter().filter_map(|row| row.get(at));
+            let cells = cells.flat_map(|cell| cell.lines());
+            cells.chain(once(*name)).map(length).max().unwrap_or(0)
+        })
+        .collect();
+    let total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+    let widest = (0..widths.len()).max_by_key(|&at| widths[at]);
+    if let (Some(width), Some(widest)) = (width.filter(|width| total > *width), widest) {
+        let room = (width + widths[widest]).saturating_sub(total);
+        let column = || rows.iter().filter_map(|row| row.get(widest));
+        let longest = column().flat_map(|cell| cell.split_whitespace());
+        let longest = longest.chain(once(header[widest])).map(length).max();
+        if room < NARROWEST || longest > Some(room) {
+            return stack(header, &rows, width);
+        }
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(widest)) {
+            *cell = fold(cell, room).join("\n");
+        }
+    }
+    let mut table = TextTable::new();
+    table.load_preset(NOTHING).set_header(header.to_vec());
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, GAP as u16));
+    }
+    table.trim_fmt()
+}
+
+/// One cell per line, under the names of the columns.
+fn stack(header: &[&str], rows: &[Vec<String>], width: usize) -> String {
+    let names = header.iter().map(|name| length(name)).max().unwrap_or(0);
+    let room = width.saturating_sub(names + GAP).max(1);
+    let block = |row: &Vec<String>| {
+        let cells = header.iter().zip(row).filter(|(_, cell)| !cell.is_empty());
+        let lines = cells.flat_map(|(name, cell)| {
+            let lines = fold(cell, room).into_iter().enumerate();
+            lines.map(move |(at, line)| {
+                let name = if at == 0 { name } else { "" };
+                format!("{name:<names$}  {line}")
+            })
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    rows.iter().map(block).collect::<Vec<_>>().join("\n\n")
+}
+
+/// Lines of at most `room` characters; a word that is longer has a line of its own.
+fn fold(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.len() - 1;
+        let line = &mut lines[last];
+        if line.is_empty() {
+            line.push_str(word);
+        } else if length(line) + 1 + length(word) <= room {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Vec<String>> {
+        let row =
+            |task: &str, reason: &str| vec![task.to_owned(), "12,345 J".into(), reason.into()];
+        vec![
+            row("refresh-index", "5,000 rows embedded, 0 kept"),
+            row("sentiment-delta", "the gain cannot be told from noise"),
+        ]
+    }
+
+    #[test]
+    fn a_narrow_terminal_folds_the_widest_column_and_no_word() {
+        let header = ["task", "joules", "reason"];
+        let wide = render(&header, rows(), None);
+        assert_eq!(wide.lines().count(), 3, "{wide}");
+        assert_eq!(wide, render(&header, rows(), Some(80)));
+        for width in [60, 50, 45, 40, 30, 24] {
+            let narrow = render(&header, rows(), Some(width));
+            for line in narrow.lines() {
+                assert!(length(line) <= width, "{width}: {narrow}");
+            }
+            for word in ["sentiment-delta", "embedded,", "cannot", "noise", "12,345"] {
+                assert!(narrow.contains(word), "{width} breaks {word}: {narrow}");
+            }
+        }
+        let stacked = render(&header, rows(), Some(30));
+        assert!(
+            stacked.starts_with("task    refresh-index\njoules  12,345 J\n"),
+            "{stacked}"
+        );
+    }
+
+    #[test]
+    fn a_table_without_rows_is_its_header() {
+        assert_eq!(render(&["a", "b"], Vec::new(), Some(2)).trim(), "");
+        assert_eq!(render(&["a", "b"], Vec::new(), None), "a  b");
+    }
+}

@@ -1,0 +1,175 @@
+//! A receipt in the words of a person: what came of it, and what it cost.
+
+use std::time::Duration;
+
+use crate::energy::FEWEST_UPDATES;
+use crate::receipts::{Kind, KnownBy, Receipt};
+use crate::task::TaskKind;
+use crate::units::{Eta, Joules, count};
+
+/// What the efficiency is, said where it first appears on a screen.
+pub const EFFICIENCY: &str = "loss removed per kilojoule";
+
+/// The outcome in one word.
+pub const fn outcome(receipt: &Receipt) -> &'static str {
+    match (receipt.kind, receipt.task_kind) {
+        (Kind::Decision, TaskKind::Lora) if receipt.accepted => "accepted",
+        (Kind::Decision, TaskKind::Lora) => "rejected",
+        (Kind::Decision, TaskKind::Index) => "done",
+        (kind, _) => kind.as_str(),
+    }
+}
+
+/// What `cryo apply` says of a finished task, line by line.
+pub fn lines(receipt: &Receipt) -> Vec<String> {
+    let word = outcome(receipt).to_uppercase();
+    let spent = [energy(receipt), elapsed(receipt)];
+    let spent = spent.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let mut lines = if receipt.gate.is_some() {
+        let found = [accuracy(receipt), loss(receipt)];
+        let found: Vec<String> = found.into_iter().flatten().collect();
+        let mut lines = vec![format!("{word}  {}", found.join("; "))];
+        lines.extend(test(receipt));
+        lines.extend(training(receipt));
+        let eta = receipt.eta.map(Eta::human);
+        lines.push(eta.map_or(spent.clone(), |eta| {
+            format!("{spent}; efficiency {eta} ({EFFICIENCY})")
+        }));
+        lines
+    } else {
+        let whose = match receipt.kind {
+            Kind::Decision => String::new(),
+            // It may not have started, and then nothing above says whose it is.
+            _ => format!("{}: ", receipt.task_name),
+        };
+        let mut lines = vec![format!("{word}  {whose}{}", receipt.reason)];
+        if receipt.joules_spent != Some(Joules::ZERO) {
+            lines.push(spent);
+        }
+        lines
+    };
+    lines.extend(cautions(receipt));
+    lines
+}
+
+/// `accuracy 50.0 % (a guess) -> 77.7 % on 2,000 rows`
+pub fn accuracy(receipt: &Receipt) -> Option<String> {
+    let gate = receipt.gate.as_ref()?;
+    let after = percent(&gate.accuracy);
+    let rows = count(gate.n);
+    Some(match &gate.base {
+        Some(base) => {
+            let before = percent(&base.accuracy);
+            let how = match base.known_by {
+                KnownBy::Guess => " (a guess)",
+                KnownBy::Evaluation => "",
+            };
+            format!("accuracy {before}{how} -> {after} on {rows} rows")
+        }
+        None => format!("accuracy {after} on {rows} rows"),
+    })
+}
+
+/// `loss 0.693 -> 0.466 nats`
+pub fn loss(receipt: &Receipt) -> Option<String> {
+    let (before, after) = (receipt.base_loss?.as_f64(), receipt.new_loss?.as_f64());
+    Some(format!("loss {before:.3} -> {after:.3} nats"))
+}
+
+/// The test in words, and how many of its looks are used up.
+pub fn test(receipt: &Receipt) -> Option<String> {
+    let gate = receipt.gate.as_ref()?;
+    let (look, of) = (count(gate.look), count(gate.looks_budget));
+    Some(format!("{}; look {look} of {of}", receipt.reason))
+}
+
+/// `trained on 960 examples in 120 steps`, and why no longer.
+pub fn training(receipt: &Receipt) -> Option<String> {
+    let train = receipt.train.as_ref()?;
+    let why = match train.stopped.as_str() {
+        "eta" => "; stopped early, since more steps would have lowered the efficiency",
+        "budget" => "; stopped early, since the budget was nearly used up",
+        _ => "",
+    };
+    Some(format!(
+        "trained on {} examples in {} steps{why}",
+        count(train.examples),
+        count(train.steps)
+    ))
+}
+
+/// `815 J +/- 408 J (modelled)`
+pub fn energy(receipt: &Receipt) -> Option<String> {
+    let Some(spent) = receipt.joules_spent else {
+        let charged = receipt.joules_forfeited?;
+        return Some(format!("joules unknown, {} charged", charged.human()));
+    };
+    Some(receipt.energy.as_ref().map_or_else(
+        || spent.human(),
+        |energy| {
+            let sigma = energy.joules_sigma.human();
+            format!("{} +/- {sigma} ({})", spent.human(), energy.provenance)
+        },
+    ))
+}
+
+/// How long the task ran.
+pub fn elapsed(receipt: &Receipt) -> Option<String> {
+    let energy = receipt.energy.as_ref()?;
+    Some(duration(Duration::from_millis(energy.duration_ms)))
+}
+
+/// `0.8 s`, `31 s`, `2 min 5 s`, `1 h 3 min`
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64().round() as u64;
+    match seconds {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        10..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", count(seconds / 3600), seconds % 3600 / 60),
+    }
+}
+
+/// What a person should know of the joules.
+pub fn cautions(receipt: &Receipt) -> Vec<String> {
+    let Some(energy) = &receipt.energy else {
+        return Vec::new();
+    };
+    let few = energy.caution.as_ref().and(energy.updates).map(|updates| {
+        let times = if updates == 1 { "once" } else { &format!("{} times", count(updates)) };
+        format!(
+            "too short to measure reliably: the slowest sensor updated {times}, {FEWEST_UPDATES} are needed"
+        )
+    });
+    let over = energy.joules_overshoot.filter(|over| *over > Joules::ZERO);
+    let over = over.map(|over| {
+        let lease = energy.joules_reserved.human();
+        format!("{} more than the lease of {lease}", over.human())
+    });
+    few.into_iter().chain(over).collect()
+}
+
+/// A share as it stands in a receipt, in percent.
+pub fn percent(share: &str) -> String {
+    share.parse::<f64>().map_or_else(
+        |_| share.to_owned(),
+        |share| format!("{:.1} %", share * 100.0),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_the_unit_that_fits() {
+        for (millis, text) in [
+            (812, "0.8 s"),
+            (31_400, "31 s"),
+            (125_000, "2 min 5 s"),
+            (3_780_000, "1 h 3 min"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(millis)), text);
+        }
+    }
+}
