@@ -20,8 +20,8 @@ use cryoflux::energy::agent::{AgentSettings, JouleAgent, LocalAgent};
 use cryoflux::energy::probes::powercap_probes;
 use cryoflux::energy::probes::sim::{Sensor, Simulated, Trace};
 use cryoflux::energy::{
-    Baseline, Bucket, BucketError, BucketPolicy, Clock, DEFAULT_HZ, Discovery, IdleState, Inflow,
-    LeaseId, Probe, ProbeInfo, RaplChoice, Refusal, SystemClock, Take,
+    Baseline, Bucket, BucketError, BucketPolicy, Clock, DEFAULT_HZ, Discovery, Given, IdleState,
+    Inflow, LeaseId, Probe, ProbeInfo, RaplChoice, Refusal, SystemClock, Take,
 };
 use cryoflux::units::{Joules, Watts};
 use tempfile::TempDir;
@@ -75,16 +75,14 @@ fn agent(
 ) -> LocalAgent {
     let baselines = folder.join("baselines");
     let infos: Vec<ProbeInfo> = probes.iter().map(|probe| probe.info().clone()).collect();
-    let facts = BTreeMap::new();
-    Baseline::configured(
-        &infos,
-        Watts(60.0),
-        IdleState::Bare,
-        facts,
-        Timestamp::now(),
-    )
-    .freeze(&baselines)
-    .unwrap();
+    let given = Given {
+        state: IdleState::Bare,
+        facts: BTreeMap::new(),
+        now: Timestamp::now(),
+    };
+    Baseline::configured(&infos, Watts(60.0), given)
+        .freeze(&baselines)
+        .unwrap();
     let settings = AgentSettings {
         hz: DEFAULT_HZ,
         inflow: Inflow::Foreign,

@@ -16,8 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::energy::agent::client::AgentUrl;
 use crate::energy::agent::server::{DEFAULT_PORT, Listen};
 use crate::energy::{
-    BucketPolicy, DEFAULT_CPU_TDP_WATTS, DEFAULT_HZ, Inflow, ProbeChoice, Provenance, RaplChoice,
-    Sources,
+    BucketPolicy, DEFAULT_HZ, Inflow, ProbeChoice, Provenance, RaplChoice, Sources,
 };
 use crate::learn::DeviceChoice;
 use crate::model::fetch::Hub;
@@ -57,8 +56,9 @@ struct WrittenAgent {
 #[serde(deny_unknown_fields)]
 struct WrittenMeter {
     hz: f64,
-    cpu_tdp_watts: f64,
+    cpu_tdp_watts: Option<f64>,
     baseline_seconds: f64,
+    require_baseline: bool,
     idle_learn_watts: Option<f64>,
     idle_watts: Option<f64>,
     min_provenance: Option<String>,
@@ -110,6 +110,8 @@ pub struct Settings {
     pub idle_learn: Option<Watts>,
     /// Idle power that a person vouches for.
     pub idle: Option<Watts>,
+    /// Whether a run ends when idle power cannot be learned; else it takes nothing off.
+    pub require_baseline: bool,
     /// Weaker joules are refused.
     pub min_provenance: Option<Provenance>,
     /// Models known to every pipeline.
@@ -155,8 +157,9 @@ impl Default for Written {
             },
             meter: WrittenMeter {
                 hz: DEFAULT_HZ,
-                cpu_tdp_watts: DEFAULT_CPU_TDP_WATTS,
+                cpu_tdp_watts: None,
                 baseline_seconds: 3.0,
+                require_baseline: false,
                 idle_learn_watts: None,
                 idle_watts: None,
                 min_provenance: None,
@@ -258,7 +261,11 @@ impl Settings {
                 },
                 perf: written.meter.perf,
                 hwmon: written.meter.hwmon,
-                cpu_tdp: power("meter.cpu_tdp_watts", written.meter.cpu_tdp_watts, 0.1)?,
+                cpu_tdp: written
+                    .meter
+                    .cpu_tdp_watts
+                    .map(|watts| power("meter.cpu_tdp_watts", watts, 0.1))
+                    .transpose()?,
             },
             hz: power("meter.hz", written.meter.hz, 1.0)?.0.min(100.0),
             baseline_time: Duration::from_secs_f64(
@@ -270,6 +277,7 @@ impl Settings {
                 .0
                 .min(600.0),
             ),
+            require_baseline: written.meter.require_baseline,
             idle_learn: written
                 .meter
                 .idle_learn_watts
@@ -379,7 +387,7 @@ mod tests {
         let settings = load("device = \"cpu\"\n[bucket]\nallowance_watts = 2.5\n").unwrap();
         assert_eq!(settings.device, DeviceChoice::Cpu);
         assert_eq!(settings.bucket.allowance, Watts(2.5));
-        assert_eq!(settings.sources.cpu_tdp, Watts(65.0));
+        assert_eq!(settings.sources.cpu_tdp, None);
     }
 
     #[test]

@@ -381,13 +381,14 @@ impl Flows {
             unmeasured_ms: u64::try_from(unmeasured.as_millis()).unwrap_or(u64::MAX),
             ..Flow::default()
         };
-        if self.baseline.is_none() {
-            // Above what, nobody knows.
-            flow.withheld = net;
+        let baseline = self.baseline.as_ref();
+        if is_own && baseline.is_some() {
+            flow.own = net;
             return flow;
         }
-        if is_own {
-            flow.own = net;
+        if !baseline.is_some_and(Baseline::is_known) {
+            // Above what, nobody knows.
+            flow.withheld = net;
             return flow;
         }
         if self.shadow.len() == SHADOW_BLOCKS {

@@ -76,9 +76,13 @@ impl Integrator {
         self.points.back().map(|point| point.at)
     }
 
-    /// Time between two updates of the sensor, where it was seen.
+    /// Time between two updates of the sensor, where it was seen; none at all where each reading
+    /// is an update.
     pub fn update_period(&self) -> Option<Duration> {
-        self.phase.period()
+        match self.last {
+            Some((_, Value::Running { .. })) => Some(Duration::ZERO),
+            _ => self.phase.period(),
+        }
     }
 
     /// Whether the moments of its updates should be looked for with quick readings.
@@ -126,18 +130,20 @@ impl Integrator {
             return;
         }
         self.last = Some((at, value));
-        if time > LONGEST_SILENCE {
+        // However late a running total is read, it tells of all the time since.
+        let is_running = matches!(value, Value::Running { .. });
+        if time > LONGEST_SILENCE && !is_running {
             self.interrupt(at, Duration::ZERO);
             self.start(at, value);
             return;
         }
         match energy_between(last, value, time) {
-            Some(energy) if self.is_plausible(energy, time) => {
+            Some(energy) if is_running || self.is_plausible(energy, time) => {
                 let (moment, slack) = match value {
                     Value::Counter { .. } => self.phase.update(asked, at),
                     // An averaged reading tells of the middle of its window.
                     Value::Power(_) => (at.minus(self.window / 2), Duration::ZERO),
-                    Value::MeanPower(_) => (at, Duration::ZERO),
+                    Value::Running { .. } | Value::MeanPower(_) => (at, Duration::ZERO),
                 };
                 self.book(moment, energy, slack);
             }
@@ -154,7 +160,7 @@ impl Integrator {
         self.asked = at;
         let at = match value {
             Value::Power(_) => at.minus(self.window / 2),
-            Value::Counter { .. } | Value::MeanPower(_) => at,
+            Value::Counter { .. } | Value::Running { .. } | Value::MeanPower(_) => at,
         };
         if self.points.is_empty() {
             self.points.push_back(Point {
@@ -164,7 +170,7 @@ impl Integrator {
                 // Nobody knows yet how old a counter is when it is first read.
                 slack: match value {
                     Value::Counter { .. } => UPDATE_ALLOWANCE,
-                    Value::Power(_) | Value::MeanPower(_) => Duration::ZERO,
+                    Value::Running { .. } | Value::Power(_) | Value::MeanPower(_) => Duration::ZERO,
                 },
                 updates: 0,
             });
@@ -284,6 +290,15 @@ fn energy_between(last: Value, value: Value, time: Duration) -> Option<Joules> {
             };
             i64::try_from(microjoules).ok().map(Joules::from_smallest)
         }
+        (
+            Value::Running {
+                microjoules: before,
+            },
+            Value::Running { microjoules },
+        ) => {
+            let used = microjoules.checked_sub(before)?;
+            i64::try_from(used).ok().map(Joules::from_smallest)
+        }
         (Value::Power(before), Value::Power(after)) => {
             power(Watts((before.0 + after.0) / 2.0), time)
         }
@@ -377,6 +392,25 @@ mod tests {
         let stalled = after(&stalled);
         assert!(end(&stalled).unmeasured > Duration::from_secs(2));
         assert_eq!(end(&stalled).energy, Joules::ZERO);
+    }
+
+    #[test]
+    fn a_running_total_that_stands_still_means_that_nothing_was_used() {
+        let running = |microjoules| Some(Value::Running { microjoules });
+        // Read late, and with all of a child's energy at once.
+        let found = after(&[
+            (0, running(1000)),
+            (100, running(1000)),
+            (5000, running(1000)),
+            (5100, running(5_000_001_000)),
+            (9000, running(5_000_001_000)),
+        ]);
+        assert_eq!(end(&found).energy, Joules::from_smallest(5_000_000_000));
+        assert_eq!(end(&found).unmeasured, Duration::ZERO);
+        assert_eq!(found.resolved(), Some(millis(9000)));
+        assert_eq!(found.update_period(), Some(Duration::ZERO));
+        assert!(!found.wants_burst());
+        assert_eq!(found.glitches(), 0);
     }
 
     #[test]

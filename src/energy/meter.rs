@@ -1,7 +1,7 @@
 //! The meter: one thread of the operating system that reads every probe about ten times a second
 //! and publishes what it knows. Readers never touch the hardware.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -215,6 +215,9 @@ struct Shared {
     snapshot: Mutex<Arc<Snapshot>>,
     published: Condvar,
     stop: AtomicBool,
+    /// How often somebody has asked for a round at once, and how many of them have had theirs.
+    asked: AtomicU64,
+    answered: AtomicU64,
 }
 
 /// Reads probes on a thread of its own until it is dropped.
@@ -245,15 +248,25 @@ impl Meter {
             snapshot: Mutex::new(Arc::new(sampler.latest().clone())),
             published: Condvar::new(),
             stop: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
         });
         let thread = thread::Builder::new().name("meter".into()).spawn({
             let (shared, clock) = (Arc::clone(&shared), Arc::clone(&clock));
             move || {
                 while !shared.stop.load(Ordering::Relaxed) {
-                    clock.sleep_until(sampler.next_round());
+                    let answered = shared.answered.load(Ordering::SeqCst);
+                    if shared.asked.load(Ordering::SeqCst) == answered {
+                        clock.sleep_until(sampler.next_round());
+                    }
+                    // Who asks from here on may do so after a probe was read.
+                    let asked = shared.asked.load(Ordering::SeqCst);
                     let (round, stretch) = sampler.round();
                     observer(&round, stretch.as_ref(), sampler.latest());
-                    *lock(&shared.snapshot) = Arc::new(sampler.latest().clone());
+                    let mut snapshot = lock(&shared.snapshot);
+                    *snapshot = Arc::new(sampler.latest().clone());
+                    shared.answered.store(asked, Ordering::SeqCst);
+                    drop(snapshot);
                     shared.published.notify_all();
                 }
             }
@@ -284,6 +297,24 @@ impl Meter {
     /// The newest snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&lock(&self.shared.snapshot))
+    }
+
+    /// Reads every probe at once, and returns the snapshot of that round.
+    pub fn look_now(&self) -> Arc<Snapshot> {
+        let mut snapshot = lock(&self.shared.snapshot);
+        let mine = self.shared.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+        while self.shared.answered.load(Ordering::SeqCst) < mine {
+            let waited = self.shared.published.wait_timeout(snapshot, HANGING);
+            let (newer, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            snapshot = newer;
+            if timeout.timed_out() {
+                break;
+            }
+        }
+        Arc::clone(&snapshot)
     }
 
     /// Waits until the energy is known up to `moment`, and returns the snapshot that knows it. A

@@ -26,7 +26,8 @@ mod time;
 mod uncertainty;
 
 pub use baseline::{
-    Baseline, BaselineError, Idle, IdleState, Label, LearnSettings, Learning, Unstable, learn,
+    Baseline, BaselineError, Effort, Given, Idle, IdleState, Label, LearnSettings, Learning,
+    Unstable, learn,
 };
 pub use bucket::{
     Accounts, Affordable, Bucket, BucketError, BucketEvent, BucketPolicy, Closed, Flow,
@@ -39,8 +40,8 @@ pub use meter::{DEFAULT_HZ, Meter, Observer, Sampler, Snapshot};
 pub use metering::{Look, Metering, Part, Round, Stretch};
 pub use probe::{Probe, ProbeError, ProbeInfo, Provenance, Scope, Value};
 pub use probes::{
-    CpuModel, DEFAULT_CPU_TDP_WATTS, Discovery, Missing, ProbeChoice, RaplChoice, Sources,
-    discover, processor_name,
+    CpuModel, CpuPower, Discovery, Missing, OwnTime, PowerOrigin, ProbeChoice, Processors, Purpose,
+    RaplChoice, Sources, discover, processor_name, processor_time,
 };
 pub use record::{RecordError, Recorder, Recording};
 pub use time::{Clock, Mono, SystemClock, VirtualClock};

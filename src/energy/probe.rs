@@ -16,7 +16,7 @@ pub enum Provenance {
     Simulated,
     /// From a recorded log.
     Replayed,
-    /// Computed from utilisation; no sensor was read.
+    /// Computed from processor time or utilisation; no sensor was read.
     Modelled,
     /// Integrated from instantaneous power readings.
     PowerInstant,
@@ -50,7 +50,7 @@ impl Provenance {
 
     /// Relative error of the source itself, one standard deviation. Stated, not measured:
     /// NVIDIA documents 5 % for its boards, RAPL is validated to a few percent against wall
-    /// meters, and a utilisation model is a guess.
+    /// meters, and a model of the processor is a guess.
     pub const fn gain_sigma(self) -> f64 {
         match self {
             Self::Counter | Self::PowerAverage => 0.05,
@@ -89,6 +89,8 @@ pub enum Scope {
     Module,
     /// A processor package, or all of them.
     Cpu,
+    /// What this process uses of the processors.
+    OwnTime,
     /// Memory.
     Dram,
     /// The whole platform (psys, or a board's own power sensor).
@@ -120,6 +122,13 @@ pub struct ProbeInfo {
     pub window: Duration,
 }
 
+impl ProbeInfo {
+    /// Whether other work shows in it too, so that idle power must be known to tell it from ours.
+    pub const fn needs_baseline(&self) -> bool {
+        !matches!(self.scope, Scope::OwnTime)
+    }
+}
+
 /// One value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -131,6 +140,12 @@ pub enum Value {
         /// The largest total it can show.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wraps_at: Option<u64>,
+    },
+    /// A running total that is up to date whenever it is read: where it stands still, nothing was
+    /// used.
+    Running {
+        /// The total.
+        microjoules: u64,
     },
     /// Power: now, or the mean over the probe's window.
     Power(Watts),

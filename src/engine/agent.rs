@@ -6,7 +6,7 @@ use super::error::EngineError;
 use crate::clock::Timestamp;
 use crate::energy::agent::server::read_token;
 use crate::energy::agent::{AgentSettings, JouleAgent, LocalAgent, RemoteAgent};
-use crate::energy::{Bucket, Clock, Inflow, SystemClock, discover};
+use crate::energy::{Bucket, Clock, Inflow, Purpose, SystemClock, discover};
 use crate::project::Project;
 use crate::settings::Settings;
 
@@ -24,7 +24,11 @@ pub fn open_agent(
             Ok(Arc::new(RemoteAgent::connect(url.clone(), token)?))
         }
         // A command that comes and goes sees no other work: its own is all there is.
-        None => Ok(Arc::new(local_agent(project, settings, Inflow::Off)?)),
+        None => {
+            let bucket = Bucket::open(&project.bucket(), settings.bucket, Timestamp::now())?;
+            let agent = start(project, settings, Inflow::Off, Purpose::OwnWork, bucket)?;
+            Ok(Arc::new(agent))
+        }
     }
 }
 
@@ -36,10 +40,11 @@ pub fn open_agent(
 pub fn watching_agent(
     project: &Project,
     settings: &Settings,
+    purpose: Purpose,
 ) -> Result<Arc<dyn JouleAgent>, EngineError> {
     match &settings.agent_url {
         Some(_) => open_agent(project, settings),
-        None => Ok(Arc::new(watching_here(project, settings)?)),
+        None => Ok(Arc::new(watching_here(project, settings, purpose)?)),
     }
 }
 
@@ -47,31 +52,33 @@ pub fn watching_agent(
 ///
 /// # Errors
 /// When there is no probe.
-pub fn watching_here(project: &Project, settings: &Settings) -> Result<LocalAgent, EngineError> {
-    start(project, settings, Inflow::Off, Bucket::for_watching()?)
+pub fn watching_here(
+    project: &Project,
+    settings: &Settings,
+    purpose: Purpose,
+) -> Result<LocalAgent, EngineError> {
+    let bucket = Bucket::for_watching()?;
+    start(project, settings, Inflow::Off, purpose, bucket)
 }
 
-/// Starts an agent in this process, on the project's bucket.
+/// Starts an agent in this process, on the project's bucket, for whoever asks it.
 ///
 /// # Errors
 /// When there is no probe, or the bucket is held elsewhere.
-pub fn local_agent(
-    project: &Project,
-    settings: &Settings,
-    inflow: Inflow,
-) -> Result<LocalAgent, EngineError> {
+pub fn local_agent(project: &Project, settings: &Settings) -> Result<LocalAgent, EngineError> {
     let bucket = Bucket::open(&project.bucket(), settings.bucket, Timestamp::now())?;
-    start(project, settings, inflow, bucket)
+    start(project, settings, settings.inflow, Purpose::Machine, bucket)
 }
 
 fn start(
     project: &Project,
     settings: &Settings,
     inflow: Inflow,
+    purpose: Purpose,
     bucket: Bucket,
 ) -> Result<LocalAgent, EngineError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let discovery = discover(&settings.sources, &clock)?;
+    let discovery = discover(&settings.sources, purpose, &clock)?;
     let settings = AgentSettings {
         hz: settings.hz,
         inflow,

@@ -1,6 +1,6 @@
 //! What front ends see of a run.
 
-use crate::energy::Learning;
+use crate::energy::{Baseline, Learning, ProbeInfo, Provenance};
 use crate::model::fetch::FetchEvent;
 use crate::plan::Plan;
 use crate::receipts::Entry;
@@ -11,23 +11,16 @@ use crate::units::{Joules, Watts};
 pub enum Event {
     /// While a model is fetched.
     Fetch(FetchEvent),
-    /// What the meter found.
-    Meter {
-        /// Names of the probes that are read.
-        probes: Vec<String>,
-        /// The weakest provenance among them.
-        provenance: &'static str,
-        /// What was looked for and not found: name, cause, and what would help.
-        missing: Vec<(String, String, Option<String>)>,
-    },
     /// The baseline is being learned.
     LearningBaseline(Learning),
-    /// The baseline in use.
-    Baseline {
-        /// Idle power.
-        watts: Watts,
-        /// How well it is known.
-        label: String,
+    /// How joules will be known.
+    Meter {
+        /// The probes that are read.
+        probes: Vec<ProbeInfo>,
+        /// The weakest provenance among them.
+        provenance: Provenance,
+        /// What is taken off.
+        baseline: Baseline,
     },
     /// Something a person should know.
     Note(String),

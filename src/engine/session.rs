@@ -31,7 +31,7 @@ use crate::pipeline::{Task, Work};
 use crate::plan::{Decision, Plan, plan, short_reason};
 use crate::project::Project;
 use crate::receipts::{
-    CalibrationRecord, Energy, Entry, Environment, Kind, NodeKey, Receipt, SigmaRecord,
+    CalibrationRecord, Energy, Entry, Environment, Kind, ModelRecord, NodeKey, Receipt, SigmaRecord,
 };
 use crate::settings::Settings;
 use crate::task::{TaskKind, TaskRun};
@@ -136,24 +136,21 @@ impl Session {
             .fetch(&workspace.entry, &mut |event| events(Event::Fetch(event)))?;
         let about = agent.about()?;
         let provenance = about.provenance.ok_or(AgentError::NoProbe)?;
-        events(Event::Meter {
-            probes: about
-                .probes
-                .iter()
-                .map(|probe| probe.name.clone())
-                .collect(),
-            provenance: provenance.as_str(),
-            missing: about.missing.clone(),
-        });
+        let wanted = if settings.require_baseline {
+            Relearn::IfAbsent
+        } else {
+            Relearn::IfPossible
+        };
         let state = idle_state(&compute);
-        let baseline = agent.baseline(state, Relearn::IfAbsent, &mut |learning| {
+        let baseline = agent.baseline(state, wanted, &mut |learning| {
             events(Event::LearningBaseline(learning));
         })?;
         // A receipt cites it, so it lies beside the chain wherever it was learned.
         baseline.freeze(&workspace.project.baselines())?;
-        events(Event::Baseline {
-            watts: baseline.watts(),
-            label: baseline.label.as_str().into(),
+        events(Event::Meter {
+            probes: about.probes.clone(),
+            provenance,
+            baseline: baseline.clone(),
         });
         let bucket = agent.bucket()?;
         events(Event::Bucket {
@@ -372,6 +369,10 @@ impl Session {
             baseline_hash: self.baseline.hash(),
             baseline_label: self.baseline.label.as_str().into(),
             baseline_state: Some(self.baseline.state.as_str().into()),
+            model: self.about.model.map(|model| ModelRecord {
+                processor_watts: model.processor_watts.0.to_string(),
+                origin: model.origin.as_str().into(),
+            }),
             calibration: self.calibration.clone(),
             duration_ms: measured.time.as_millis() as u64,
             unmeasured_ms: measured.unmeasured.as_millis() as u64,

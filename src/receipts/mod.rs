@@ -14,6 +14,6 @@ pub use envelope::{Envelope, EnvelopeError, PAYLOAD_TYPE, pae};
 pub use key::{KeyError, Keyring, NodeKey};
 pub use statement::{
     BaseAccuracy, CalibrationRecord, Energy, Environment, GateRecord, Holdout, IndexRecord, Kind,
-    KnownBy, Leakage, PREDICATE_TYPE, Receipt, SigmaRecord, Statement, Subject, Train,
+    KnownBy, Leakage, ModelRecord, PREDICATE_TYPE, Receipt, SigmaRecord, Statement, Subject, Train,
 };
 pub use verify::{Artefacts, Finding, Report, Status, verify};

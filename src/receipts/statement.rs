@@ -263,6 +263,9 @@ pub struct Energy {
     /// `bare`, or `armed` with an open CUDA context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_state: Option<String>,
+    /// What a model of the processor rests on; absent where a sensor was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRecord>,
     /// The newest fit against a wall meter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationRecord>,
@@ -289,6 +292,15 @@ pub struct SigmaRecord {
     pub gain: Joules,
     /// Time in which a probe could not be read.
     pub gap: Joules,
+}
+
+/// What modelled joules are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Power of one processor, a hardware thread, at full load.
+    pub processor_watts: String,
+    /// Who says so: `settings`, `kernel`, `table` or `guess`.
+    pub origin: String,
 }
 
 /// A fit of our probes against a wall meter. It is cited, never applied: `joules_spent` stays

@@ -20,8 +20,8 @@ use cryoflux::energy::agent::{
 };
 use cryoflux::energy::probes::sim::{Sensor, Simulated, Trace};
 use cryoflux::energy::{
-    Affordable, Baseline, Bucket, BucketError, BucketPolicy, Clock, Discovery, IdleState, Inflow,
-    LeaseId, Probe, Refusal, SystemClock, Take,
+    Affordable, Baseline, Bucket, BucketError, BucketPolicy, Clock, Discovery, Given, IdleState,
+    Inflow, LeaseId, Probe, Refusal, SystemClock, Take,
 };
 use cryoflux::units::{Joules, Watts};
 use proptest::prelude::*;
@@ -59,7 +59,12 @@ fn local_agent(folder: &Path) -> LocalAgent {
     let board = Simulated::new(trace, Sensor::COUNTER, Arc::clone(&clock));
     let (none, learned) = (BTreeMap::new(), Timestamp::from_millis(0));
     let infos = [board.info().clone()];
-    let idle = Baseline::configured(&infos, Watts(10.0), IdleState::Bare, none, learned);
+    let given = Given {
+        state: IdleState::Bare,
+        facts: none,
+        now: learned,
+    };
+    let idle = Baseline::configured(&infos, Watts(10.0), given);
     let baselines = folder.join("baselines");
     idle.freeze(&baselines).unwrap();
     let bucket = Bucket::open(&folder.join("bucket"), POLICY, Timestamp::now()).unwrap();

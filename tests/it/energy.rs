@@ -179,6 +179,12 @@ fn stress_shows_what_it_draws() {
     assert!(last["gflops"].as_f64().unwrap() > 0.1, "{last:#}");
     assert!(last["sample"]["cpu_w"].as_f64().unwrap() > 1.0, "{last:#}");
     assert_eq!(last["sample"]["gpu_w"], Value::Null, "no board is no watts");
+    assert_eq!(
+        last["sample"]["bucket_j"],
+        Value::Null,
+        "who only watches holds no bucket"
+    );
+    assert_eq!(last["sample"]["status"], "ok", "own time needs no baseline");
     if cfg!(not(feature = "cuda")) {
         let gpu = lab.cryo(&["stress", "gpu"]).expect(3);
         assert!(gpu.stderr.contains("without CUDA"), "{}", gpu.stderr);
@@ -251,6 +257,35 @@ fn a_run_is_the_same_against_an_agent() {
 }
 
 #[test]
+fn an_agent_on_a_busy_machine_serves_runs_and_credits_nothing() {
+    let lab = Lab::new();
+    lab.edit(
+        "cryo.toml",
+        "[meter]",
+        "[meter]\nprobes = \"sim:7\"\nidle_learn_watts = 0.1",
+    );
+    let agent = Agent::start(&lab);
+    let text = fs::read_to_string(lab.path("cryo.toml")).unwrap();
+    lab.write(
+        "cryo.toml",
+        &format!("agent_url = \"{}\"\n{text}", agent.url),
+    );
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    let receipts = lab.history();
+    assert_eq!(receipts[0]["energy"]["baseline_label"], "gross");
+    let meter = lab.cryo(&["meter", "--json"]).expect(0).json();
+    assert_eq!(meter["sample"]["status"], "no-baseline", "{meter:#}");
+    assert_eq!(meter["sample"]["net_w"], Value::Null);
+    assert_eq!(meter["baseline"]["label"], "gross");
+    assert!(number(&meter["sample"]["bucket_j"]) > 0.0, "{meter:#}");
+    let bucket = lab.cryo(&["bucket", "--json"]).expect(0).json();
+    assert_eq!(number(&bucket["accounts"]["credited"]), 0.0, "{bucket:#}");
+    lab.cryo(&["meter", "baseline", "--relearn", "--seconds", "1"])
+        .expect(1);
+    agent.interrupt();
+}
+
+#[test]
 fn a_client_that_is_killed_forfeits_its_lease_and_no_more() {
     let lab = with_simulated_board();
     let agent = Agent::start(&lab);
@@ -289,9 +324,10 @@ fn a_client_that_is_killed_forfeits_its_lease_and_no_more() {
 
 #[test]
 fn the_budget_is_overshot_by_a_step_at_most() {
-    // The model's power is steady while this works, whatever else the machine does. The gate is
-    // small, since its cost is only known once it is spent.
+    // Whatever else the machine does, own time is all that is charged. The gate is small, since its
+    // cost is only known once it is spent.
     let lab = Lab::new();
+    lab.edit("cryo.toml", "[meter]", "[meter]\ncpu_tdp_watts = 65");
     lab.write("data/gate.csv", &rows(100, 100_000));
     lab.edit("p.toml", "max_steps = 15", "max_steps = 20000");
     let text = fs::read_to_string(lab.path("p.toml")).unwrap();
@@ -322,15 +358,18 @@ fn the_budget_is_overshot_by_a_step_at_most() {
 #[test]
 fn the_original_settings_work() {
     let lab = Lab::new();
-    let found = lab
-        .cryo_with(
-            &["meter", "--json", "--seconds", "1"],
-            &[("JOULE_CPU_TDP_W", "400"), ("JOULE_HZ", "20")],
-        )
-        .expect(0)
-        .json();
-    let name = found["probes"][0]["name"].as_str().unwrap();
-    assert!(name.contains("400 W"), "{name}");
+    let meter = |tdp| {
+        let env = [("JOULE_CPU_TDP_W", tdp), ("JOULE_HZ", "20")];
+        let args = ["meter", "--json", "--seconds", "1"];
+        lab.cryo_with(&args, &env).expect(0).json()
+    };
+    let (found, fourth) = (meter("400"), meter("100"));
+    let each = |found: &Value| number(&found["model"]["processor_watts"]);
+    assert_eq!(found["model"]["origin"], "settings");
+    assert!(
+        (each(&found) - 4.0 * each(&fourth)).abs() < 1e-5,
+        "{found:#}"
+    );
     assert!(found["sample"]["seq"].as_u64().unwrap() >= 13, "{found:#}");
     let wrong = lab.cryo_with(&["meter"], &[("JOULE_HZ", "fast")]).expect(3);
     assert!(wrong.stderr.contains("HZ"), "{}", wrong.stderr);

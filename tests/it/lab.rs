@@ -111,8 +111,6 @@ impl Lab {
                 model.display()
             ),
         );
-        // Tests run beside each other: a baseline learned among them would be their work.
-        lab.freeze(&["cpu-model"]);
         lab.write("data/train.csv", &rows(1500, 0));
         lab.write("data/gate.csv", &rows(400, 100_000));
         lab.write(

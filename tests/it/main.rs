@@ -10,6 +10,7 @@ mod accuracy;
 mod agent;
 mod apply;
 mod bad_input;
+mod busy;
 mod card;
 mod chain;
 mod crash;

@@ -47,12 +47,12 @@ fn a_board_is_read_by_its_counter_else_by_its_power() {
 #[test]
 fn what_a_board_uses_is_on_record_with_the_weakest_provenance() {
     let lab = with_fake_board();
-    // The machine is at work here, so its idle power is stated.
+    // Its idle power is stated; own time needs none.
     lab.edit("cryo.toml", "baseline_seconds = 1", "idle_watts = 120.0");
     lab.apply().expect(0);
     let receipts = lab.history();
     let energy = &receipts[2]["energy"];
-    assert_eq!(energy["meter"], "nvml:GPU-fake+cpu-model");
+    assert_eq!(energy["meter"], "nvml:GPU-fake+own-time");
     assert_eq!(energy["provenance"], "modelled");
     // The board draws 120 W all the time, in the baseline too: its gross is its power times the
     // time, give or take one update, and is nearly all taken off again.

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use cryoflux::energy::{
-    Clock, Discovery, Probe, ProbeChoice, Provenance, RaplChoice, Sources, Value, VirtualClock,
-    discover,
+    Clock, Discovery, Probe, ProbeChoice, Provenance, Purpose, RaplChoice, Sources, Value,
+    VirtualClock, discover,
 };
 use cryoflux::units::Watts;
 use tempfile::TempDir;
@@ -55,9 +55,9 @@ impl Fake {
             rapl: RaplChoice::Packages { dram: false },
             perf: "no-counters-here".into(),
             hwmon: "no-monitors-here".into(),
-            cpu_tdp: Watts(65.0),
+            cpu_tdp: None,
         };
-        let mut found = discover(&sources, &clock).unwrap();
+        let mut found = discover(&sources, Purpose::Machine, &clock).unwrap();
         found
             .probes
             .retain(|probe| probe.info().id.starts_with("nvml:"));

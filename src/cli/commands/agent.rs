@@ -26,12 +26,9 @@ pub fn run(context: &Context<'_>, listen: Option<&str>) -> Result<Exit, CliError
         .transpose()
         .map_err(EngineError::from)?;
     let is_open = token.is_none();
-    let agent = Arc::new(local_agent(&context.project, settings, settings.inflow)?);
+    let agent = Arc::new(local_agent(&context.project, settings)?);
     for probe in agent.probes() {
         output.note(format!("meter     {} ({})", probe.name, probe.provenance));
-    }
-    for missing in agent.missing() {
-        output.note(format!("          no {}: {}", missing.name, missing.cause));
     }
     let (stop, stopped) = watch::channel(false);
     ctrlc::set_handler(move || {

@@ -9,7 +9,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::cost;
 use crate::clock::Timestamp;
 use crate::energy::agent::BucketView;
-use crate::energy::{Bucket, Clock, Ledger, Provenance, SystemClock, discover};
+use crate::energy::{Bucket, Clock, Ledger, Provenance, Purpose, SystemClock, discover};
 use crate::engine::{EngineError, Workspace, holdout_root, open_agent};
 use crate::plan::plan;
 use crate::receipts::NodeKey;
@@ -75,7 +75,7 @@ fn look(context: &Context<'_>) -> Result<(BucketView, Option<Provenance>), CliEr
         None => Ledger::opened(policy, now),
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let found = discover(&settings.sources, &clock).map_err(EngineError::from)?;
+    let found = discover(&settings.sources, Purpose::OwnWork, &clock).map_err(EngineError::from)?;
     let provenances = found.probes.iter().map(|probe| probe.info().provenance);
     Ok((BucketView::of(&ledger, now), provenances.min()))
 }

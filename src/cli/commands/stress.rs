@@ -9,6 +9,7 @@ use super::Context;
 use crate::cli::args::StressTarget;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::energy::Purpose;
 use crate::energy::agent::Sample;
 use crate::engine::{EngineError, watching_agent};
 use crate::learn::{Compute, DeviceChoice, Stress};
@@ -27,9 +28,7 @@ pub fn run(context: &Context<'_>, what: StressTarget, seconds: f64) -> Result<Ex
         devices.push(Compute::open(DeviceChoice::Cuda(0))?);
     }
     let output = context.output;
-    let agent = watching_agent(&context.project, &context.settings)?;
-    // Without an agent this process only watches, and nothing flows anywhere.
-    let has_bucket = context.settings.agent_url.is_some();
+    let agent = watching_agent(&context.project, &context.settings, Purpose::OwnWork)?;
     let stress = Stress::start(&devices)?;
     let start = Instant::now();
     let mut samples = Vec::new();
@@ -45,7 +44,7 @@ pub fn run(context: &Context<'_>, what: StressTarget, seconds: f64) -> Result<Ex
         let rate = (now.1 - before.1) as f64 / (now.0 - before.0).as_secs_f64().max(1e-9) / 1e9;
         before = now;
         if !output.is_json() {
-            output.say(line(start.elapsed(), &sample, rate, has_bucket));
+            output.say(line(start.elapsed(), &sample, rate));
         }
         samples.push(
             json!({"seconds": start.elapsed().as_secs_f64(), "sample": sample, "gflops": rate}),
@@ -56,13 +55,14 @@ pub fn run(context: &Context<'_>, what: StressTarget, seconds: f64) -> Result<Ex
     Ok(Exit::Done)
 }
 
-fn line(at: Duration, sample: &Sample, rate: f64, has_bucket: bool) -> String {
-    let bucket = if has_bucket {
-        format!("{:.0}", sample.bucket_j.as_f64())
-    } else {
-        "-".to_owned()
-    };
-    let watts = |watts: Option<f64>| watts.map_or_else(|| "-".to_owned(), |w| format!("{w:.1}"));
+fn line(at: Duration, sample: &Sample, rate: f64) -> String {
+    let known = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let bucket = known(
+        sample
+            .bucket_j
+            .map(|joules| format!("{:.0}", joules.as_f64())),
+    );
+    let watts = |watts: Option<f64>| known(watts.map(|watts| format!("{watts:.1}")));
     format!(
         "{:>4.0} {:>9} {:>9} {:>9} {rate:>9.1} {bucket:>10}",
         at.as_secs_f64(),

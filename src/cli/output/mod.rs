@@ -1,6 +1,7 @@
 //! Everything that is written to the terminal.
 
 mod diagnostics;
+pub mod energy;
 mod progress;
 mod table;
 pub mod verdict;

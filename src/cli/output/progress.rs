@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use super::{Output, verdict, width};
-use crate::energy::Learning;
+use super::{Output, energy, verdict, width};
+use crate::energy::{Label, Learning};
 use crate::engine::Event;
 use crate::model::fetch::FetchEvent;
 use crate::plan::Plan;
@@ -47,42 +47,22 @@ impl<'a> Progress<'a> {
     pub fn show(&mut self, event: Event) {
         match event {
             Event::Fetch(event) => self.fetch(event),
+            Event::LearningBaseline(learning) => self.learning(learning),
             Event::Meter {
                 probes,
                 provenance,
-                missing,
+                baseline,
             } => {
-                self.line(format!("meter     {} ({provenance})", probes.join(", ")));
-                for (name, cause, fix) in missing {
-                    let fix = fix
-                        .map(|fix| format!("; to use it: {fix}"))
-                        .unwrap_or_default();
-                    self.note(format!("          no {name}: {cause}{fix}"));
+                self.line(energy::meter_line(&probes, provenance, &baseline));
+                if baseline.label == Label::Gross {
+                    self.note(energy::BETTER_THAN_GROSS);
                 }
-            }
-            Event::LearningBaseline(learning) => self.learning(learning),
-            Event::Baseline { watts, label } => {
-                self.line(format!("baseline  {watts} idle ({label}, frozen)"));
             }
             Event::Bucket {
                 level,
                 opening_grant,
                 allowance,
-            } => {
-                let source = match opening_grant {
-                    Some(grant) if grant > Joules::ZERO => {
-                        format!(
-                            "; the opening grant of {} in cryo.toml pays for the first runs",
-                            grant.human()
-                        )
-                    }
-                    _ => String::new(),
-                };
-                self.line(format!(
-                    "bucket    {}, filled at {allowance}{source}",
-                    level.human()
-                ));
-            }
+            } => self.line(energy::bucket_line(level, opening_grant, allowance)),
             Event::Note(text) => self.note(format!("note: {text}")),
             Event::Planned(plan) => self.plan(&plan),
             Event::TaskStarted { task, reserved } => {

@@ -286,8 +286,7 @@ impl JouleAgent for RemoteAgent {
         anew: Relearn,
         _progress: &mut dyn FnMut(Learning),
     ) -> Result<Baseline, AgentError> {
-        let anew = anew == Relearn::Always;
-        let body = self.json(&LearnBody { state, anew })?;
+        let body = self.json(&LearnBody::of(state, anew))?;
         let answer = self.send(Method::POST, "/v1/baseline", body, LEARNING_PATIENCE)?;
         self.read(answer)
     }

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::super::baseline::{Baseline, BaselineError, IdleState, LearnSettings, Learning, learn};
+use super::super::baseline::{Baseline, BaselineError, Given, IdleState, Learning};
 use super::super::bucket::{Bucket, Closed, Flow, LeaseId, Refusal, Take, Taken};
 use super::super::flow::{Flows, Inflow, Measured};
 use super::super::meter::{Meter, Snapshot};
 use super::super::metering::{Round, Stretch};
 use super::super::probe::ProbeInfo;
-use super::super::probes::{Discovery, Missing};
+use super::super::probes::{CpuPower, Discovery, Missing};
 use super::super::record::{RecordError, Recorder};
 use super::super::time::{Clock, Mono};
 use super::wire::{About, BucketView, Progress, Sample, Status};
@@ -41,22 +41,22 @@ pub struct AgentSettings {
     pub idle: Option<Watts>,
 }
 
-struct Flowing {
-    flows: Flows,
+pub(super) struct Flowing {
+    pub(super) flows: Flows,
     waiting: Flow,
     booked: Mono,
     recorder: Option<Recorder>,
     record_error: Option<RecordError>,
 }
 
-struct Core {
+pub(super) struct Core {
     flowing: Mutex<Flowing>,
     bucket: Bucket,
 }
 
 impl Core {
     /// A panic elsewhere leaves sums that are still whole stretches.
-    fn flowing(&self) -> MutexGuard<'_, Flowing> {
+    pub(super) fn flowing(&self) -> MutexGuard<'_, Flowing> {
         self.flowing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -91,12 +91,13 @@ impl Core {
 
 /// A meter, a baseline and a bucket in this process.
 pub struct LocalAgent {
-    core: Arc<Core>,
-    meter: Meter,
+    pub(super) core: Arc<Core>,
+    pub(super) meter: Meter,
     missing: Vec<Missing>,
-    facts: BTreeMap<String, String>,
-    settings: AgentSettings,
-    learning: Mutex<()>,
+    pub(super) facts: BTreeMap<String, String>,
+    model: Option<CpuPower>,
+    pub(super) settings: AgentSettings,
+    pub(super) learning: Mutex<()>,
 }
 
 impl LocalAgent {
@@ -114,6 +115,7 @@ impl LocalAgent {
             probes,
             missing,
             facts,
+            model,
         } = discovery;
         if probes.is_empty() {
             return Err(AgentError::NoProbe);
@@ -122,6 +124,14 @@ impl LocalAgent {
         let frozen = Baseline::all(&settings.baselines)?
             .into_iter()
             .rfind(|baseline| baseline.fits(&infos, IdleState::Bare, &facts));
+        let frozen = frozen.or_else(|| {
+            let given = Given {
+                state: IdleState::Bare,
+                facts: facts.clone(),
+                now: Timestamp::now(),
+            };
+            Baseline::not_needed(&infos, given)
+        });
         let core = Arc::new(Core {
             flowing: Mutex::new(Flowing {
                 flows: Flows::new(infos, frozen, settings.inflow),
@@ -145,14 +155,10 @@ impl LocalAgent {
             core,
             missing,
             facts,
+            model,
             settings,
             learning: Mutex::new(()),
         })
-    }
-
-    /// What was looked for and not found.
-    pub fn missing(&self) -> &[Missing] {
-        &self.missing
     }
 
     /// The probes.
@@ -221,17 +227,21 @@ impl LocalAgent {
         Ok(self.core.bucket.flush()?)
     }
 
-    fn frozen_for(&self, state: IdleState) -> Result<Option<Baseline>, BaselineError> {
-        let frozen = Baseline::all(&self.settings.baselines)?.into_iter();
-        let probes = self.meter.probes();
-        let fits = |baseline: &Baseline| baseline.fits(probes, state, &self.facts);
-        Ok(frozen.rev().find(fits))
-    }
-
-    fn freeze(&self, baseline: &Baseline) -> Result<(), BaselineError> {
-        baseline.freeze(&self.settings.baselines)?;
-        self.core.flowing().flows.set_baseline(baseline.clone());
-        Ok(())
+    /// Where a lease begins or ends. A probe that is up to date whenever it is read is read now, so
+    /// that the lease holds what was used under it to the last moment.
+    fn edge(&self) -> Mono {
+        let now = self.meter.now();
+        let reads_own_time = self
+            .meter
+            .probes()
+            .iter()
+            .any(|probe| !probe.needs_baseline());
+        if reads_own_time {
+            // The other probes may know less.
+            self.meter.look_now().until.max(now)
+        } else {
+            now
+        }
     }
 
     /// Why nothing was measured under a lease.
@@ -256,9 +266,16 @@ impl LocalAgent {
         if !snapshot.failing.is_empty() {
             return (Status::Failing, snapshot.failing.clone());
         }
-        if flows.baseline().is_none() {
-            let why = "the idle baseline is not known yet".to_owned();
-            return (Status::NoBaseline, vec![why]);
+        match flows.baseline() {
+            Some(baseline) if baseline.is_known() => {}
+            Some(_) => {
+                let why = "idle power could not be learned, so nothing is taken off; `cryo meter baseline --relearn` when the machine is idle";
+                return (Status::NoBaseline, vec![why.into()]);
+            }
+            None => {
+                let why = "the idle baseline is not known yet".to_owned();
+                return (Status::NoBaseline, vec![why]);
+            }
         }
         match flows.shadow_watts() {
             Some(lower) => {
@@ -299,6 +316,7 @@ impl JouleAgent for LocalAgent {
             probes: self.meter.probes().to_vec(),
             provenance: self.meter.provenance(),
             missing: missing.collect(),
+            model: self.model,
             version: env!("CARGO_PKG_VERSION").into(),
         })
     }
@@ -308,6 +326,7 @@ impl JouleAgent for LocalAgent {
         let flowing = self.core.flowing();
         let (status, problems) = self.status(&snapshot, &flowing.flows);
         let baseline = flowing.flows.baseline();
+        let known = baseline.filter(|baseline| baseline.is_known());
         let probes = self.meter.probes();
         let sum = |is_gpu: bool, watts: &dyn Fn(usize) -> f64| {
             let mut of_scope = probes
@@ -320,7 +339,7 @@ impl JouleAgent for LocalAgent {
         };
         let now = |at: usize| snapshot.watts.get(at).map_or(0.0, |watts| watts.0);
         let idle = |is_gpu| {
-            let baseline = baseline?;
+            let baseline = known?;
             sum(is_gpu, &|at| baseline.idle_watts(at).0)
         };
         let gross: f64 = snapshot.watts.iter().map(|watts| watts.0).sum();
@@ -330,8 +349,8 @@ impl JouleAgent for LocalAgent {
             cpu_w: sum(false, &now),
             idle_gpu_w: idle(true),
             idle_cpu_w: idle(false),
-            net_w: baseline.map(|baseline| gross - baseline.watts().0),
-            bucket_j: self.core.bucket.level(),
+            net_w: known.map(|baseline| gross - baseline.watts().0),
+            bucket_j: self.core.bucket.is_real().then(|| self.core.bucket.level()),
             seq: snapshot.seq,
             age_ms: self.meter.now().since(snapshot.at).as_millis() as u64,
             status,
@@ -358,42 +377,19 @@ impl JouleAgent for LocalAgent {
         anew: Relearn,
         progress: &mut dyn FnMut(Learning),
     ) -> Result<Baseline, AgentError> {
-        // Two at a time would watch each other's readings, and freeze two.
-        let _one = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
-        let probes = self.meter.probes();
-        if anew == Relearn::IfAbsent
-            && let Some(baseline) = self.frozen_for(state)?
-        {
-            self.core.flowing().flows.set_baseline(baseline.clone());
-            return Ok(baseline);
-        }
-        let now = Timestamp::now();
-        let baseline = match self.settings.idle {
-            Some(watts) => Baseline::configured(probes, watts, state, self.facts.clone(), now),
-            None => {
-                let settings = LearnSettings {
-                    time: self.settings.baseline_time,
-                    most_watts: self.settings.idle_learn,
-                    state,
-                    facts: self.facts.clone(),
-                };
-                learn(&self.meter, &settings, now, progress)?
-            }
-        };
-        self.freeze(&baseline)?;
-        Ok(baseline)
+        self.baseline_for(state, anew, progress)
     }
 
     fn take(&self, take: &Take) -> Result<Taken, AgentError> {
         let snapshot = self.meter.snapshot();
-        let from = self.meter.now();
-        let age = from.since(snapshot.at);
+        let age = self.meter.now().since(snapshot.at);
         if age > STALE {
             return Err(AgentError::Stale(age.as_secs_f64()));
         }
         if self.core.flowing().flows.baseline().is_none() {
             return Err(BaselineError::Absent.into());
         }
+        let from = self.edge();
         let taken = self.core.bucket.take(take)?;
         let measured = self
             .core
@@ -421,7 +417,8 @@ impl JouleAgent for LocalAgent {
     }
 
     fn close(&self, id: &LeaseId) -> Result<Measured, AgentError> {
-        let closed = self.core.flowing().flows.close(id, self.meter.now());
+        let edge = self.edge();
+        let closed = self.core.flowing().flows.close(id, edge);
         let at = closed.ok_or_else(|| self.unmeasured(id))?;
         self.meter.wait_until(at);
         let measured = self.core.flowing().flows.measured(id);

@@ -2,6 +2,7 @@
 //! process ([`LocalAgent`]) or behind a socket ([`RemoteAgent`]); who uses it cannot tell.
 
 pub mod client;
+mod idle;
 mod local;
 mod metrics;
 mod patience;
@@ -43,7 +44,7 @@ pub trait JouleAgent: Send + Sync {
     /// asked for anew.
     ///
     /// # Errors
-    /// When there is no steady idle power.
+    /// When there is no steady idle power, unless nothing may be taken off then.
     fn baseline(
         &self,
         state: IdleState,
@@ -101,6 +102,8 @@ pub trait JouleAgent: Send + Sync {
 pub enum Relearn {
     /// It will.
     IfAbsent,
+    /// It will, and where none can be learned nothing is taken off.
+    IfPossible,
     /// It will not.
     Always,
 }

@@ -275,10 +275,7 @@ async fn tidy(agent: Arc<LocalAgent>) {
         // tried again in a while.
         let _ = tokio::task::spawn_blocking(move || {
             agent.tidy()?;
-            if agent.frozen().is_none() {
-                learn_now(&agent, IdleState::Bare, Relearn::IfAbsent)?;
-            }
-            Ok::<(), AgentError>(())
+            agent.learn_where_missing()
         })
         .await;
     }
@@ -661,13 +658,12 @@ async fn stir(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> 
 
 async fn learn(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
     let (state, anew) = match read::<LearnBody>(&headers, &body) {
-        Ok(body) => (body.state, body.anew),
+        Ok(body) => (body.state, body.wanted()),
         Err(response) => return *response,
     };
-    let anew = if anew {
-        Relearn::Always
-    } else {
-        Relearn::IfAbsent
+    let Some(anew) = anew else {
+        let what = "`anew` and `or_gross` exclude each other";
+        return fail(StatusCode::BAD_REQUEST, what);
     };
     // Who hangs up does not end the learning, so waiting ones would pile up.
     let Ok(turn) = Arc::clone(&shared.learning).try_acquire_owned() else {

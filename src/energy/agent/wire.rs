@@ -10,7 +10,9 @@ use super::super::baseline::IdleState;
 use super::super::bucket::{Accounts, Affordable, Ledger, Short};
 use super::super::flow::Measured;
 use super::super::probe::{ProbeInfo, Provenance};
+use super::super::probes::CpuPower;
 use super::super::uncertainty::Sigma;
+use super::Relearn;
 use crate::clock::Timestamp;
 use crate::units::{Joules, Watts};
 
@@ -33,13 +35,39 @@ pub(super) mod number {
     }
 }
 
+/// The same where there may be none.
+mod optional_number {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::units::Joules;
+
+    #[expect(
+        clippy::ref_option,
+        reason = "serde calls it with a reference to the field"
+    )]
+    pub fn serialize<S: Serializer>(
+        joules: &Option<Joules>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        joules.map(Joules::as_f64).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Joules>, D::Error> {
+        let number = Option::<f64>::deserialize(deserializer)?;
+        Ok(number.and_then(Joules::from_f64))
+    }
+}
+
 /// Whether the agent's figures can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// They can.
     Ok,
-    /// The idle baseline is not known yet: nothing is credited and nothing can be taken.
+    /// Idle power is not known: nothing is credited. Before a run has asked for a baseline nothing
+    /// can be taken either.
     NoBaseline,
     /// The machine now draws less than the frozen baseline says: learn it anew.
     BaselineTooHigh,
@@ -58,6 +86,9 @@ pub struct About {
     pub provenance: Option<Provenance>,
     /// What was looked for and not found: name, cause, and what would help.
     pub missing: Vec<(String, String, Option<String>)>,
+    /// What a model of the processor rests on, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<CpuPower>,
     /// Version of the program.
     pub version: String,
 }
@@ -77,9 +108,13 @@ pub struct Sample {
     pub idle_cpu_w: Option<f64>,
     /// All power above idle; null without a baseline.
     pub net_w: Option<f64>,
-    /// What the bucket holds.
-    #[serde(with = "number")]
-    pub bucket_j: Joules,
+    /// What the bucket holds; left out by one that only watches.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_number"
+    )]
+    pub bucket_j: Option<Joules>,
     /// Counts the rounds of the meter.
     pub seq: u64,
     /// Time since the round.
@@ -383,6 +418,28 @@ pub(super) struct StirBody {
 pub(super) struct LearnBody {
     pub state: IdleState,
     pub anew: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub or_gross: bool,
+}
+
+impl LearnBody {
+    pub const fn of(state: IdleState, anew: Relearn) -> Self {
+        Self {
+            state,
+            anew: matches!(anew, Relearn::Always),
+            or_gross: matches!(anew, Relearn::IfPossible),
+        }
+    }
+
+    /// What it asks for; nothing when it asks for two things.
+    pub const fn wanted(&self) -> Option<Relearn> {
+        match (self.anew, self.or_gross) {
+            (true, true) => None,
+            (true, false) => Some(Relearn::Always),
+            (false, true) => Some(Relearn::IfPossible),
+            (false, false) => Some(Relearn::IfAbsent),
+        }
+    }
 }
 
 /// Every error.

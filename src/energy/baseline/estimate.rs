@@ -22,6 +22,15 @@ pub(super) struct Estimate {
     pub spread_watts: f64,
 }
 
+impl Estimate {
+    /// Of a probe that shows no idle power.
+    pub(super) const NOTHING: Self = Self {
+        watts: 0.0,
+        sigma_watts: 0.0,
+        spread_watts: 0.0,
+    };
+}
+
 /// Why the blocks say nothing.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum Unstable {

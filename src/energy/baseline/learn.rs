@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::estimate::{Estimate, Unstable, estimate};
-use super::{Baseline, BaselineError, Idle, IdleState, Label};
+use super::{Baseline, BaselineError, Idle, IdleState, Label, to_millionths};
 use crate::clock::Timestamp;
 use crate::energy::meter::{Meter, Snapshot};
 use crate::energy::probe::{ProbeInfo, Provenance};
@@ -20,8 +20,30 @@ const LONGEST_SETTLE: u32 = 6;
 /// Falling by less than this in five seconds is settled.
 const SETTLED_WATTS: f64 = 0.5;
 const TRIES: u32 = 3;
+/// Where a run goes on without: power that still falls after work may be steady the next time.
+const TRIES_OF_A_RUN: u32 = 2;
 /// Utilisation above which a machine is not idle.
 const BUSY_SHARE: f64 = 0.25;
+
+/// What is at stake when there is no steady idle power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// There must be a baseline: it is tried three times.
+    Insist,
+    /// A run waits and can go on without: it is tried once, and once more when power only drifts.
+    GoOn,
+}
+
+impl Effort {
+    /// Whether another try is worth its time after so many, of which the last failed for this
+    /// reason.
+    fn tries_again(self, tries: u32, cause: Unstable) -> bool {
+        match self {
+            Self::Insist => tries < TRIES,
+            Self::GoOn => tries < TRIES_OF_A_RUN && matches!(cause, Unstable::Drifting { .. }),
+        }
+    }
+}
 
 /// How a baseline is to be learned.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +56,8 @@ pub struct LearnSettings {
     pub state: IdleState,
     /// What else it depends on.
     pub facts: BTreeMap<String, String>,
+    /// How often to try.
+    pub effort: Effort,
 }
 
 /// How far it is.
@@ -52,8 +76,7 @@ pub enum Learning {
     Again(Unstable),
 }
 
-/// Watches the idle machine. What is unsteady is tried three times and then an error: there is
-/// no default idle power.
+/// Watches the idle machine. What stays unsteady is an error: there is no default idle power.
 ///
 /// # Errors
 /// When there is no probe, or no steady idle power.
@@ -69,13 +92,14 @@ pub fn learn(
     let is_full = settings.time >= FULL;
     let block = if is_full { FULL_BLOCK } else { SHORT_BLOCK };
     let count = (settings.time.as_millis() / block.as_millis()).max(4) as u64;
-    let mut failed = None;
-    for _ in 0..TRIES {
+    let mut lowest = vec![None; meter.probes().len()];
+    for tries in 1.. {
         if is_full {
             progress(Learning::Settling);
             settle(meter);
         }
         let blocks = watch(meter, block, count, progress);
+        note_lowest(&mut lowest, &blocks);
         match judge(meter.probes(), settings, &blocks, block) {
             Ok(estimates) => {
                 let idle = meter.probes().iter().zip(estimates);
@@ -89,23 +113,36 @@ pub fn learn(
                     learned: now,
                 });
             }
-            Err((probe, cause)) => {
+            Err((_, cause)) if settings.effort.tries_again(tries, cause) => {
                 progress(Learning::Again(cause));
-                failed = Some((probe, cause));
+            }
+            Err((probe, cause)) => {
+                let limits = meter.probes().iter().map(|probe| probe.max_watts);
+                let seen = lowest.into_iter().zip(limits);
+                return Err(BaselineError::Unstable {
+                    probe,
+                    cause,
+                    tries,
+                    lowest: seen.map(|(seen, limit)| seen.unwrap_or(limit)).collect(),
+                });
             }
         }
     }
-    let (probe, cause) = failed.ok_or(BaselineError::NoReadings)?;
-    Err(BaselineError::Unstable {
-        probe,
-        cause,
-        tries: TRIES,
-    })
+    Err(BaselineError::NoReadings)
+}
+
+/// The lowest power of each probe so far, over blocks without a gap.
+fn note_lowest(lowest: &mut [Option<Watts>], blocks: &[Block]) {
+    for block in blocks.iter().filter(|block| block.unmeasured.is_zero()) {
+        for (lowest, watts) in lowest.iter_mut().zip(&block.watts) {
+            let before = lowest.map_or(f64::INFINITY, |watts| watts.0);
+            *lowest = Some(Watts(before.min(*watts)));
+        }
+    }
 }
 
 fn idle_of(probe: &ProbeInfo, found: Estimate) -> Idle {
-    // A millionth of a watt is finer than any sensor, and keeps the file short.
-    let round = |watts: f64| Watts((watts * 1e6).round() / 1e6);
+    let round = |watts: f64| Watts(to_millionths(watts));
     Idle {
         probe: probe.id.clone(),
         watts: round(found.watts),
@@ -181,6 +218,10 @@ fn judge(
     }
     let mut estimates = Vec::new();
     for (at, probe) in probes.iter().enumerate() {
+        if !probe.needs_baseline() {
+            estimates.push(Estimate::NOTHING);
+            continue;
+        }
         let watts: Vec<f64> = blocks.iter().map(|block| block.watts[at]).collect();
         let found = estimate(&watts, length).map_err(|cause| (probe.name.clone(), cause))?;
         // A utilisation model of an idle machine is close to zero. What is far above that is other

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use estimate::Unstable;
-pub use learn::{LearnSettings, Learning, learn};
+pub use learn::{Effort, LearnSettings, Learning, learn};
 
 use super::probe::ProbeInfo;
 use crate::clock::Timestamp;
@@ -48,6 +48,10 @@ pub enum Label {
     Short,
     /// Not learned: a person said so.
     Configured,
+    /// Not learned: other work does not show in these probes, so there is nothing to take off.
+    NotNeeded,
+    /// Could not be learned: nothing is taken off, though something should be.
+    Gross,
 }
 
 impl Label {
@@ -57,6 +61,8 @@ impl Label {
             Self::Full => "full",
             Self::Short => "short",
             Self::Configured => "configured",
+            Self::NotNeeded => "not-needed",
+            Self::Gross => "gross",
         }
     }
 }
@@ -73,6 +79,34 @@ pub struct Idle {
     pub sigma_watts: Watts,
     /// Standard deviation of a mean over one second.
     pub spread_watts: Watts,
+}
+
+impl Idle {
+    /// Of a probe that shows no idle power.
+    fn none(probe: &ProbeInfo) -> Self {
+        Self {
+            probe: probe.id.clone(),
+            watts: Watts(0.0),
+            sigma_watts: Watts(0.0),
+            spread_watts: Watts(0.0),
+        }
+    }
+}
+
+/// A millionth of a watt is finer than any sensor, and keeps the file short.
+fn to_millionths(watts: f64) -> f64 {
+    (watts * 1e6).round() / 1e6
+}
+
+/// What a baseline that is not learned takes from its surroundings.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// What is open.
+    pub state: IdleState,
+    /// What else it depends on.
+    pub facts: BTreeMap<String, String>,
+    /// When.
+    pub now: Timestamp,
 }
 
 /// The frozen idle power of this machine's probes.
@@ -110,8 +144,8 @@ pub enum BaselineError {
     NoReadings,
     /// The idle power did not hold still.
     #[error(
-        "there is no steady idle power after {tries} tries: {}: {cause}",
-        probe
+        "no steady idle power after {tries} tr{}: {probe}: {cause}",
+        if *.tries == 1 { "y" } else { "ies" }
     )]
     Unstable {
         /// The probe.
@@ -120,6 +154,8 @@ pub enum BaselineError {
         cause: Unstable,
         /// How often it was tried.
         tries: u32,
+        /// The lowest power of each probe that was seen meanwhile.
+        lowest: Vec<Watts>,
     },
     /// There is none yet.
     #[error("the idle baseline is not learned yet")]
@@ -134,7 +170,8 @@ impl BaselineError {
             Self::Edited(_) => Some("remove the file, then `cryo meter baseline --relearn`".into()),
             Self::NoReadings => Some("`cryo meter` shows what can be read here and why".into()),
             Self::Unstable { .. } => Some(
-                "leave the machine idle and try again, or state its idle power: `idle_watts` in [meter] of cryo.toml; 0 takes nothing off".into(),
+                "leave the machine idle and try again, or state `idle_watts` in [meter] of cryo.toml"
+                    .into(),
             ),
             Self::Absent => Some("cryo meter baseline".into()),
         }
@@ -142,31 +179,70 @@ impl BaselineError {
 }
 
 impl Baseline {
-    /// A baseline that a person vouches for: `watts` in all, shared evenly. Its error is not known
-    /// and counts as a tenth.
-    pub fn configured(
-        probes: &[ProbeInfo],
-        watts: Watts,
-        state: IdleState,
-        facts: BTreeMap<String, String>,
-        now: Timestamp,
-    ) -> Self {
-        let each = watts.0 / probes.len().max(1) as f64;
+    /// A baseline that a person vouches for: `watts` in all, shared evenly by the probes that need
+    /// one. Its error is not known and counts as a tenth.
+    pub fn configured(probes: &[ProbeInfo], watts: Watts, given: Given) -> Self {
+        let sharers = probes.iter().filter(|probe| probe.needs_baseline()).count();
+        let each = watts.0 / sharers.max(1) as f64;
         let idle = |probe: &ProbeInfo| Idle {
             probe: probe.id.clone(),
             watts: Watts(each),
             sigma_watts: Watts(each / 10.0),
             spread_watts: Watts(each / 10.0),
         };
+        Self::unlearned(probes, Label::Configured, given, idle)
+    }
+
+    /// The baseline of probes that need none; `None` when one of them does.
+    pub fn not_needed(probes: &[ProbeInfo], given: Given) -> Option<Self> {
+        let needs_none = !probes.iter().any(ProbeInfo::needs_baseline);
+        needs_none.then(|| Self::unlearned(probes, Label::NotNeeded, given, Idle::none))
+    }
+
+    /// Takes nothing off, since idle power could not be learned. It lies anywhere between nothing and
+    /// the lowest power that was seen, in the order of the probes, so taking it for nothing is
+    /// wrong by that over the root of three.
+    pub fn gross(probes: &[ProbeInfo], lowest: &[Watts], given: Given) -> Self {
+        let lowest_of = |probe: &ProbeInfo| {
+            let at = probes.iter().position(|other| other.id == probe.id);
+            let seen = at.and_then(|at| lowest.get(at));
+            seen.map_or(probe.max_watts.0, |watts| watts.0)
+        };
+        let idle = |probe: &ProbeInfo| {
+            let sigma = Watts(to_millionths(lowest_of(probe) / 3.0_f64.sqrt()));
+            Idle {
+                sigma_watts: sigma,
+                spread_watts: sigma,
+                ..Idle::none(probe)
+            }
+        };
+        Self::unlearned(probes, Label::Gross, given, idle)
+    }
+
+    fn unlearned(
+        probes: &[ProbeInfo],
+        label: Label,
+        given: Given,
+        idle: impl Fn(&ProbeInfo) -> Idle,
+    ) -> Self {
+        let idle = probes.iter().map(|probe| match probe.needs_baseline() {
+            true => idle(probe),
+            false => Idle::none(probe),
+        });
         Self {
-            idle: probes.iter().map(idle).collect(),
-            state,
-            label: Label::Configured,
+            idle: idle.collect(),
+            state: given.state,
+            label,
             block_ms: 0,
             blocks: 0,
-            facts,
-            learned: now,
+            facts: given.facts,
+            learned: given.now,
         }
+    }
+
+    /// Whether the idle power is known, so that what is above it can be told from it.
+    pub fn is_known(&self) -> bool {
+        self.label != Label::Gross
     }
 
     /// Idle power of all probes together.
@@ -209,7 +285,8 @@ impl Baseline {
         serde_json_canonicalizer::to_vec(self).unwrap_or_default()
     }
 
-    /// Whether it belongs to these probes, in this order, in this state.
+    /// Whether it belongs to these probes, in this order, in this state. One that could not be
+    /// learned belongs to the run that tried: the next one tries again.
     pub fn fits(
         &self,
         probes: &[ProbeInfo],
@@ -217,7 +294,8 @@ impl Baseline {
         facts: &BTreeMap<String, String>,
     ) -> bool {
         let ids = probes.iter().map(|probe| &probe.id);
-        self.state == state
+        self.is_known()
+            && self.state == state
             && self.facts == *facts
             && self.idle.iter().map(|idle| &idle.probe).eq(ids)
     }
@@ -257,7 +335,10 @@ impl Baseline {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::energy::probe::{Provenance, Scope};
 
     #[test]
     fn an_edited_baseline_is_refused() {
@@ -283,5 +364,47 @@ mod tests {
         fs::write(&path, edited).unwrap();
         let error = Baseline::all(folder.path()).unwrap_err();
         assert!(error.to_string().contains("was edited"), "{error}");
+    }
+
+    fn probe(id: &str, scope: Scope) -> ProbeInfo {
+        ProbeInfo {
+            id: id.into(),
+            name: id.into(),
+            scope,
+            provenance: Provenance::Counter,
+            max_watts: Watts(300.0),
+            window: Duration::ZERO,
+        }
+    }
+
+    fn given() -> Given {
+        Given {
+            state: IdleState::Bare,
+            facts: BTreeMap::new(),
+            now: Timestamp::from_millis(1),
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_learned_is_nothing_give_or_take_what_was_seen() {
+        let probes = [probe("board", Scope::Gpu), probe("own", Scope::OwnTime)];
+        let gross = Baseline::gross(&probes, &[Watts(60.0), Watts(9.0)], given());
+        assert_eq!(gross.watts(), Watts(0.0));
+        assert_eq!(gross.sigma_watts_of(0), Watts(34.641016));
+        assert_eq!(gross.sigma_watts_of(1), Watts(0.0));
+        // The next run tries again.
+        assert!(!gross.fits(&probes, IdleState::Bare, &BTreeMap::new()));
+        assert_eq!(Baseline::not_needed(&probes, given()), None);
+    }
+
+    #[test]
+    fn stated_idle_power_belongs_to_the_probes_that_need_it() {
+        let probes = [probe("board", Scope::Gpu), probe("own", Scope::OwnTime)];
+        let stated = Baseline::configured(&probes, Watts(40.0), given());
+        assert_eq!(stated.idle_watts(0), Watts(40.0));
+        assert_eq!(stated.idle_watts(1), Watts(0.0));
+        let none = Baseline::not_needed(&probes[1..], given()).unwrap();
+        assert_eq!((none.watts(), none.sigma_watts()), (Watts(0.0), Watts(0.0)));
+        assert!(none.fits(&probes[1..], IdleState::Bare, &BTreeMap::new()));
     }
 }

@@ -92,7 +92,7 @@ pub struct Bucket {
     group: Group<JournalFile>,
     calendar: Calendar,
     _lock: Lock,
-    _folder: Option<TempDir>,
+    temporary: Option<TempDir>,
 }
 
 impl Bucket {
@@ -115,7 +115,7 @@ impl Bucket {
                 began,
             },
             _lock: lock,
-            _folder: None,
+            temporary: None,
         };
         bucket.expire()?;
         Ok(bucket)
@@ -134,9 +134,14 @@ impl Bucket {
         };
         let bucket = Self::open(folder.path(), policy, Timestamp::now())?;
         Ok(Self {
-            _folder: Some(folder),
+            temporary: Some(folder),
             ..bucket
         })
+    }
+
+    /// Whether it holds a project's joules, and not those of nobody.
+    pub const fn is_real(&self) -> bool {
+        self.temporary.is_none()
     }
 
     /// The ledger as of the last record, without locking or changing anything.

@@ -1,4 +1,5 @@
-//! The model of last resort: utilisation times thermal design power. Modelled, never measured.
+//! The model of a whole machine where no sensor is read: utilisation times power. Modelled, never
+//! measured.
 
 use std::thread;
 use std::time::Duration;
@@ -6,38 +7,35 @@ use std::time::Duration;
 use sysinfo::System;
 
 use super::super::probe::{Probe, ProbeError, ProbeInfo, Provenance, Scope, Value};
+use super::cpu_power::{CpuPower, Processors};
 use crate::units::Watts;
 
-/// Assumed when the settings name no TDP: a common desktop processor.
-pub const DEFAULT_CPU_TDP_WATTS: f64 = 65.0;
-
-/// Power of all processors as their mean utilisation times the TDP.
+/// Power of all processors as their mean utilisation times their power at full load.
 pub struct CpuModel {
     system: System,
-    tdp: Watts,
     info: ProbeInfo,
 }
 
 impl CpuModel {
-    /// A model for a machine of this thermal design power.
+    /// A model of these processors.
     ///
     /// # Errors
     /// Why the utilisation cannot be read here.
-    pub fn new(tdp: Watts) -> Result<Self, String> {
+    pub fn new(machine: &Processors, power: CpuPower) -> Result<Self, String> {
         let mut system = System::new().map_err(|error| error.to_string())?;
         system.refresh_cpu_usage();
         // Utilisation is the difference of two looks, and the first would be that since boot.
         thread::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL);
         system.refresh_cpu_usage();
+        let watts = power.processor_watts.0;
         Ok(Self {
             system,
-            tdp,
             info: ProbeInfo {
                 id: "cpu-model".into(),
-                name: format!("CPU model, utilisation x {} W", tdp.0),
+                name: format!("utilisation of {} processors x {watts:.1} W", machine.count),
                 scope: Scope::Cpu,
                 provenance: Provenance::Modelled,
-                max_watts: tdp,
+                max_watts: Watts(watts * machine.count as f64),
                 window: Duration::ZERO,
             },
         })
@@ -52,18 +50,14 @@ impl Probe for CpuModel {
     fn read(&mut self) -> Result<Value, ProbeError> {
         self.system.refresh_cpu_usage();
         let share = f64::from(self.system.global_cpu_usage()) / 100.0;
-        Ok(Value::MeanPower(Watts(self.tdp.0 * share.clamp(0.0, 1.0))))
+        let watts = self.info.max_watts.0 * share.clamp(0.0, 1.0);
+        Ok(Value::MeanPower(Watts(watts)))
     }
 }
 
 /// The processor's name, for receipts.
 pub fn processor_name() -> String {
-    let Ok(mut system) = System::new() else {
-        return "CPU".to_owned();
-    };
-    system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
-    let cpus = system.cpus();
-    let brand = cpus.first().map_or("", |cpu| cpu.brand()).trim();
-    let brand = if brand.is_empty() { "CPU" } else { brand };
-    format!("{brand}, {} threads", cpus.len())
+    let Processors { name, count, .. } = Processors::here();
+    let name = if name.is_empty() { "CPU" } else { &name };
+    format!("{name}, {count} threads")
 }

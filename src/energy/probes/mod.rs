@@ -1,8 +1,10 @@
 //! The probes of this machine, found without counting anything twice.
 
 mod cpu_model;
+mod cpu_power;
 mod hwmon;
 mod nvml;
+mod own_time;
 #[cfg(target_os = "linux")]
 mod perf;
 mod powercap;
@@ -15,7 +17,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use cpu_model::{CpuModel, DEFAULT_CPU_TDP_WATTS, processor_name};
+pub use cpu_model::{CpuModel, processor_name};
+pub use cpu_power::{CpuPower, PowerOrigin, Processors};
+pub use own_time::{OwnTime, processor_time};
 pub use powercap::{RaplChoice, powercap_probes};
 
 use super::probe::{Probe, Scope};
@@ -34,6 +38,15 @@ pub enum ProbeChoice {
     Replayed(PathBuf),
 }
 
+/// What the joules are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To charge this process for its own work.
+    OwnWork,
+    /// To know all that the machine does, whoever does it.
+    Machine,
+}
+
 /// Where to look.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sources {
@@ -49,8 +62,8 @@ pub struct Sources {
     pub perf: PathBuf,
     /// The folder of hardware monitors.
     pub hwmon: PathBuf,
-    /// For the CPU model.
-    pub cpu_tdp: Watts,
+    /// Power of all processors at full load, for the models, where a person states it.
+    pub cpu_tdp: Option<Watts>,
 }
 
 /// A probe that was looked for and not found.
@@ -83,16 +96,22 @@ pub struct Discovery {
     pub missing: Vec<Missing>,
     /// What idle power depends on besides the probes: drivers, power limits.
     pub facts: BTreeMap<String, String>,
+    /// What a model of the processor rests on, where there is one.
+    pub model: Option<CpuPower>,
 }
 
 /// Looks for NVIDIA boards, and for the processor's energy: RAPL's files, else its performance
-/// counters, else hardware monitors, else the model.
+/// counters, else hardware monitors, else a model.
 ///
 /// # Errors
 /// When a recording cannot be read.
-pub fn discover(sources: &Sources, clock: &Arc<dyn Clock>) -> Result<Discovery, RecordError> {
+pub fn discover(
+    sources: &Sources,
+    purpose: Purpose,
+    clock: &Arc<dyn Clock>,
+) -> Result<Discovery, RecordError> {
     match &sources.choice {
-        ProbeChoice::Machine => Ok(machine(sources)),
+        ProbeChoice::Machine => Ok(machine(sources, purpose)),
         ProbeChoice::Simulated(seed) => {
             let trace = Arc::new(sim::Trace::random(*seed));
             let board = sim::Simulated::new(trace, sim::Sensor::COUNTER, Arc::clone(clock));
@@ -108,7 +127,7 @@ pub fn discover(sources: &Sources, clock: &Arc<dyn Clock>) -> Result<Discovery, 
     }
 }
 
-fn machine(sources: &Sources) -> Discovery {
+fn machine(sources: &Sources, purpose: Purpose) -> Discovery {
     let mut found = Discovery::default();
     match nvml::boards(sources.nvml_library.as_deref()) {
         Ok(boards) => {
@@ -131,11 +150,11 @@ fn machine(sources: &Sources) -> Discovery {
         }
         Err(cause) => found.missing.push(Missing::because("NVML", cause)),
     }
-    processor(sources, &mut found);
+    processor(sources, purpose, &mut found);
     found
 }
 
-fn processor(sources: &Sources, found: &mut Discovery) {
+fn processor(sources: &Sources, purpose: Purpose, found: &mut Discovery) {
     match powercap_probes(&sources.powercap, sources.rapl) {
         Ok(zones) => return found.probes.extend(zones),
         Err(reason) => found.missing.push(reason),
@@ -157,8 +176,29 @@ fn processor(sources: &Sources, found: &mut Discovery) {
         }
         return found.probes.extend(sensors);
     }
-    match CpuModel::new(sources.cpu_tdp) {
-        Ok(model) => found.probes.push(Box::new(model)),
+    model(sources, purpose, found);
+}
+
+/// Where no sensor is read. Other work must not be charged to a run, and an agent must see it.
+fn model(sources: &Sources, purpose: Purpose, found: &mut Discovery) {
+    let processors = Processors::here();
+    let power = CpuPower::of(&processors, sources.cpu_tdp, &sources.powercap);
+    let probe = match purpose {
+        Purpose::OwnWork => OwnTime::new(power).map(|probe| Box::new(probe) as Box<dyn Probe>),
+        Purpose::Machine => {
+            let watts = power.processor_watts.0;
+            found.facts.extend([
+                ("cpu-model.processor".into(), processors.name.clone()),
+                ("cpu-model.processor_watts".into(), watts.to_string()),
+            ]);
+            CpuModel::new(&processors, power).map(|probe| Box::new(probe) as _)
+        }
+    };
+    match probe {
+        Ok(probe) => {
+            found.probes.push(probe);
+            found.model = Some(power);
+        }
         Err(cause) => found.missing.push(Missing::because("CPU model", cause)),
     }
 }

@@ -221,6 +221,35 @@ fn max_watts(folder: &Path, scope: Scope) -> Watts {
     Watts(watts.clamp(LEAST_LIMIT_WATTS, most))
 }
 
+/// What the kernel lets the packages draw in the long run, all together; usually the power that they
+/// are built for. The limits can be read where the counters cannot.
+pub(super) fn long_term_watts(root: &Path) -> Option<Watts> {
+    let packages = zones(root).ok()?.into_iter();
+    let packages = packages.filter(|zone| zone.info.scope == Scope::Cpu);
+    let limits: Option<Vec<f64>> = packages
+        .map(|zone| long_term_limit(zone.energy.path().parent()?))
+        .collect();
+    let watts: f64 = limits?.iter().sum();
+    (watts > 0.0).then_some(Watts(watts))
+}
+
+/// That of one package, in watts. Boards that set no limit write thousands of watts; then what the
+/// package is rated at counts.
+fn long_term_limit(folder: &Path) -> Option<f64> {
+    let file = |number: usize, what: &str| folder.join(format!("constraint_{number}_{what}"));
+    let is_long_term =
+        |number: &usize| read_text(&file(*number, "name")).is_ok_and(|name| name == "long_term");
+    let number = (0..CONSTRAINTS).find(is_long_term)?;
+    let watts = |what| {
+        let microwatts = read_number(&file(number, what)).ok()?;
+        let watts = microwatts as f64 / 1e6;
+        (watts > 0.0).then_some(watts)
+    };
+    let (limit, rated) = (watts("power_limit_uw"), watts("max_power_uw"));
+    let least = limit.into_iter().chain(rated).min_by(f64::total_cmp)?;
+    (least < PACKAGE_LIMIT_WATTS).then_some(least)
+}
+
 impl Probe for Zone {
     fn info(&self) -> &ProbeInfo {
         &self.info

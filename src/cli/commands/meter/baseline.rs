@@ -8,8 +8,9 @@ use super::super::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::Progress;
+use crate::cli::output::energy::baseline_line;
+use crate::energy::IdleState;
 use crate::energy::agent::Relearn;
-use crate::energy::{Baseline, IdleState};
 use crate::engine::{EngineError, Event};
 use crate::learn::Compute;
 
@@ -44,7 +45,7 @@ pub fn run(context: &Context<'_>, relearn: bool, seconds: f64) -> Result<Exit, C
     baseline.freeze(&context.project.baselines())?;
     output.json(&json!({"baseline": baseline, "baseline_hash": baseline.hash()}));
     if !output.is_json() {
-        output.say(words(&baseline));
+        output.say(baseline_line(&baseline));
         for idle in &baseline.idle {
             output.say(format!(
                 "  {:<40} {} +/- {:.2} W, noise {:.2} W",
@@ -53,16 +54,4 @@ pub fn run(context: &Context<'_>, relearn: bool, seconds: f64) -> Result<Exit, C
         }
     }
     Ok(Exit::Done)
-}
-
-/// A baseline in one line.
-pub fn words(baseline: &Baseline) -> String {
-    format!(
-        "baseline {} idle, +/- {:.2} W ({}, {}, {})",
-        baseline.watts(),
-        baseline.sigma_watts().0,
-        baseline.label.as_str(),
-        baseline.state.as_str(),
-        baseline.hash().short()
-    )
 }

@@ -12,8 +12,9 @@ use super::Context;
 use crate::cli::args::MeterCommand;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::energy::agent::JouleAgent;
-use crate::energy::{Baseline, IdleState};
+use crate::cli::output::energy::{baseline_line, model_line};
+use crate::energy::agent::{About, JouleAgent, Sample, Status};
+use crate::energy::{Baseline, Purpose};
 use crate::engine::{EngineError, watching_agent};
 use crate::units::Watts;
 
@@ -36,17 +37,13 @@ pub fn run(
 fn show(context: &Context<'_>, seconds: f64) -> Result<Exit, CliError> {
     let output = context.output;
     let time = Context::check_seconds(seconds, 0.3)?;
-    let agent = watching_agent(&context.project, &context.settings)?;
+    let agent = agent(context)?;
     thread::sleep(time);
     let about = agent.about().map_err(EngineError::from)?;
     let sample = agent.sample().map_err(EngineError::from)?;
-    let baseline = Baseline::all(&context.project.baselines())?
-        .into_iter()
-        .rfind(|baseline| {
-            let ids = about.probes.iter().map(|probe| &probe.id);
-            baseline.state == IdleState::Bare
-                && baseline.idle.iter().map(|idle| &idle.probe).eq(ids)
-        });
+    let baseline = baseline_of(context, &about, &sample)?;
+    // Without an agent a run meters itself, and does not need what is looked at here.
+    let runs_by_own_time = about.model.is_some() && context.settings.agent_url.is_none();
     let watts: Vec<Option<f64>> = about
         .probes
         .iter()
@@ -68,6 +65,7 @@ fn show(context: &Context<'_>, seconds: f64) -> Result<Exit, CliError> {
     output.json(&json!({
         "probes": probes,
         "missing": missing,
+        "model": about.model,
         "baseline": baseline,
         "baseline_hash": baseline.as_ref().map(Baseline::hash),
         "sample": sample,
@@ -84,13 +82,22 @@ fn show(context: &Context<'_>, seconds: f64) -> Result<Exit, CliError> {
     });
     output.table(&["probe", "provenance", "now"], rows.collect());
     match &baseline {
-        Some(baseline) => output.say(baseline::words(baseline)),
+        Some(baseline) => output.say(baseline_line(baseline)),
         None => {
-            output.say("baseline not learned yet; the first run does it, or `cryo meter baseline`");
+            output.say("baseline not learned yet; the first run that needs it does, or `cryo meter baseline`");
         }
     }
-    for problem in &sample.problems {
-        output.say(format!("problem: {problem}"));
+    if let Some(model) = &about.model {
+        output.say(model_line(model));
+    }
+    if runs_by_own_time {
+        output.say("         `cryo apply` and `cryo stress` count their own processor time instead, whatever else runs");
+    }
+    // That there is no baseline is said already.
+    if sample.status != Status::NoBaseline {
+        for problem in &sample.problems {
+            output.say(format!("problem: {problem}"));
+        }
     }
     for (name, cause, fix) in &about.missing {
         output.say(format!("not found: {name}: {cause}"));
@@ -101,7 +108,26 @@ fn show(context: &Context<'_>, seconds: f64) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// The baseline in use, and where none is known the newest with which nothing was taken off.
+fn baseline_of(
+    context: &Context<'_>,
+    about: &About,
+    sample: &Sample,
+) -> Result<Option<Baseline>, CliError> {
+    let all = Baseline::all(&context.project.baselines())?.into_iter();
+    let in_use = sample.baseline_hash.as_deref();
+    let fits = |baseline: &Baseline| match in_use {
+        Some(hash) => baseline.hash().to_string() == hash,
+        None => {
+            let ids = about.probes.iter().map(|probe| &probe.id);
+            !baseline.is_known() && baseline.idle.iter().map(|idle| &idle.probe).eq(ids)
+        }
+    };
+    Ok(all.rev().find(fits))
+}
+
 /// The agent of the settings.
 fn agent(context: &Context<'_>) -> Result<std::sync::Arc<dyn JouleAgent>, CliError> {
-    Ok(watching_agent(&context.project, &context.settings)?)
+    let (project, settings) = (&context.project, &context.settings);
+    Ok(watching_agent(project, settings, Purpose::Machine)?)
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::super::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::energy::{Baseline, Flow, ProbeInfo, Recording};
+use crate::energy::{Baseline, Flow, ProbeInfo, Purpose, Recording};
 use crate::engine::{EngineError, watching_here};
 
 pub fn record(context: &Context<'_>, file: &Path, seconds: f64) -> Result<Exit, CliError> {
@@ -18,7 +18,7 @@ pub fn record(context: &Context<'_>, file: &Path, seconds: f64) -> Result<Exit, 
             "a recording needs the readings themselves, which the agent keeps; stop it, or remove agent_url",
         ));
     }
-    let agent = watching_here(&context.project, &context.settings)?;
+    let agent = watching_here(&context.project, &context.settings, Purpose::Machine)?;
     agent.record(file).map_err(EngineError::from)?;
     context
         .output
