@@ -23,6 +23,7 @@ put 755 "$built/cryo" "$prefix/bin/cryo"
 for library in "$built"/libduckdb.so "$built"/libduckdb.dylib; do
     [ ! -f "$library" ] || put 644 "$library" "$prefix/lib/cryoflux/$(basename "$library")"
 done
+put 644 LICENSES/DuckDB.txt "$prefix/share/doc/cryoflux/DuckDB.txt"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
