@@ -226,6 +226,7 @@ impl Joules {
             size if size >= 1.0e6 => format!("{:.2} MJ", joules / 1.0e6),
             size if size >= 1.0e4 => format!("{:.1} kJ", joules / 1.0e3),
             size if size >= 10.0 => format!("{} J", grouped(&format!("{joules:.0}"))),
+            _ if self == Self::ZERO => "0 J".to_owned(),
             _ => format!("{joules:.2} J"),
         }
     }
@@ -325,6 +326,7 @@ mod tests {
         }
         assert_eq!(grouped("-12345.678900"), "-12,345.678900");
         assert_eq!(Joules::from_smallest(8_000_000_000).human(), "8,000 J");
+        assert_eq!(Joules::ZERO.human(), "0 J");
         for (eta, text) in [
             (277_970, "0.278"),
             (-277_970, "-0.278"),

@@ -197,7 +197,9 @@ impl Gate {
         if smaller > z {
             (
                 true,
-                format!("min(t, t_skew) = {smaller:.2} exceeds {z:.2}"),
+                format!(
+                    "min(t, t_skew) = {smaller:.2} exceeds {z:.2}: the gain is more than noise"
+                ),
             )
         } else {
             (

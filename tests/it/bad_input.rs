@@ -141,7 +141,7 @@ fn bad_settings_and_names_are_explained() {
         .expect(3);
     let run = lab.cryo(&["apply", "p.toml", "--task", "laern"]).expect(3);
     assert!(
-        run.stderr.contains("there are index, learn"),
+        run.stderr.contains("the pipeline has index, learn"),
         "{}",
         run.stderr
     );

@@ -354,7 +354,7 @@ fn history_tells_pipelines_and_seconds_apart() {
             .nth(1)
             .unwrap()
             .split_whitespace()
-            .nth(3)
+            .nth(2)
             .unwrap()
             .to_owned()
     };
@@ -435,4 +435,40 @@ fn predict_says_what_was_cut_empty_or_a_file() {
     assert_eq!(predicted[0]["tokens"], 802);
     assert!(predicted[0]["tokens_used"].as_u64().unwrap() < 802);
     assert_eq!(predicted[3]["tokens"], predicted[3]["tokens_used"]);
+}
+
+#[test]
+fn the_example_with_three_classes_ends_in_an_accept() {
+    let model = crate::reference::minilm();
+    let lab = Lab::new();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in [
+        "examples/three-classes.toml",
+        "examples/data/sentences-train.csv",
+        "examples/data/sentences-gate.csv",
+    ] {
+        lab.write(name, &fs::read_to_string(root.join(name)).unwrap());
+    }
+    let shipped = fs::read_to_string(root.join("cryo.toml")).unwrap();
+    let (_, entry) = shipped.split_once("[models.minilm]").unwrap();
+    let sources = entry.find("sources = [").unwrap()..entry.find("]\n").unwrap() + 2;
+    let mut entry = entry.to_owned();
+    entry.replace_range(
+        sources,
+        &format!("sources = [{:?}]\n", model.display().to_string()),
+    );
+    let settings = fs::read_to_string(lab.path("cryo.toml")).unwrap();
+    lab.write("cryo.toml", &format!("{settings}\n[models.minilm]{entry}"));
+    let run = lab
+        .cryo(&["apply", "examples/three-classes.toml"])
+        .expect(0);
+    has(
+        &run.stdout,
+        &["ACCEPTED  accuracy 33.3 % (a guess) -> 100.0 % on 40 rows"],
+    );
+    let predicted = lab
+        .cryo(&["predict", "Where does this road lead?", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!(predicted[0]["label"], "question");
 }

@@ -28,14 +28,14 @@ pub fn run(context: &Context<'_>, limit: usize, all: bool) -> Result<Exit, CliEr
     let pipelines = chain.entries().iter().map(|entry| &entry.receipt.pipeline);
     let are_several = pipelines.collect::<BTreeSet<_>>().len() > 1;
     let mut header = vec![
-        "seq", "hash", "time", "task", "outcome", "joules", "delta", "nats/kJ", "reason",
+        "seq", "time", "task", "outcome", "accuracy", "joules", "nats/kJ", "reason",
     ];
     let mut rows: Vec<Vec<String>> = entries.iter().map(|entry| row(entry)).collect();
     if are_several {
         // Tasks of two pipelines may share a name.
-        header.insert(3, "pipeline");
+        header.insert(2, "pipeline");
         for (row, entry) in rows.iter_mut().zip(&entries) {
-            row.insert(3, entry.receipt.pipeline.clone());
+            row.insert(2, entry.receipt.pipeline.clone());
         }
     }
     output.table(&header, rows);
@@ -44,15 +44,15 @@ pub fn run(context: &Context<'_>, limit: usize, all: bool) -> Result<Exit, CliEr
 
 fn row(entry: &Entry) -> Vec<String> {
     let receipt = &entry.receipt;
+    let accuracy = receipt.gate.as_ref().map(|gate| &gate.accuracy);
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     vec![
         receipt.seq.to_string(),
-        entry.hash.short(),
         receipt.timestamp.local(),
         receipt.task_name.clone(),
         verdict::outcome(receipt).to_owned(),
+        or_none(accuracy.map(|share| verdict::percent(share))),
         or_none(receipt.joules_spent.map(Joules::human)),
-        or_none(receipt.delta.map(|delta| format!("{:.4}", delta.as_f64()))),
         or_none(receipt.eta.map(Eta::per_kilojoule)),
         receipt.reason.clone(),
     ]

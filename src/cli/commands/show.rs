@@ -101,8 +101,8 @@ fn summary(chain: &Chain, entry: &Entry) -> Vec<(&'static str, String)> {
     let loss = receipt.base_loss.zip(receipt.new_loss);
     let loss = loss.map(|(base, new)| format!("{base} -> {new} nats on the gate split"));
     let delta = receipt.delta.map(|delta| match receipt.delta_lower {
-        Some(lower) => format!("{delta} nats less loss, at least {lower}"),
-        None => format!("{delta} nats less loss"),
+        Some(lower) => format!("{delta} nats, at least {lower}"),
+        None => format!("{delta} nats"),
     });
     let parts = receipt.joules_train.zip(receipt.joules_eval);
     let parts = parts.map(|(train, eval)| {

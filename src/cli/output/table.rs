@@ -7,11 +7,14 @@ use comfy_table::presets::NOTHING;
 
 /// Spaces between two columns.
 const GAP: usize = 2;
+/// Where a text begins that stands below its row.
+const INDENT: usize = 4;
 /// A column that is folded more narrowly than this is harder to read than stacked rows.
 const NARROWEST: usize = 16;
 
-/// A plain table, without lines or trailing spaces. Where it is wider than the terminal its widest
-/// column is folded between words; where that is not enough, every row becomes a block of lines.
+/// A plain table, without lines or trailing spaces. Where it is wider than the terminal, its widest
+/// column is folded between words, or stands below the others, or every row becomes a block of
+/// lines: the first of these that is narrow enough.
 pub fn render(header: &[&str], mut rows: Vec<Vec<String>>, width: Option<usize>) -> String {
     let widths: Vec<usize> = header
         .iter()
@@ -30,12 +33,20 @@ pub fn render(header: &[&str], mut rows: Vec<Vec<String>>, width: Option<usize>)
         let longest = column().flat_map(|cell| cell.split_whitespace());
         let longest = longest.chain(once(header[widest])).map(length).max();
         if room < NARROWEST || longest > Some(room) {
-            return stack(header, &rows, width);
+            return if total <= width + widths[widest] + GAP {
+                below(header, rows, widest, width)
+            } else {
+                stack(header, &rows, width)
+            };
         }
         for cell in rows.iter_mut().filter_map(|row| row.get_mut(widest)) {
             *cell = fold(cell, room).join("\n");
         }
     }
+    plain(header, rows)
+}
+
+fn plain(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = TextTable::new();
     table.load_preset(NOTHING).set_header(header.to_vec());
     table.add_rows(rows);
@@ -43,6 +54,22 @@ pub fn render(header: &[&str], mut rows: Vec<Vec<String>>, width: Option<usize>)
         column.set_padding((0, GAP as u16));
     }
     table.trim_fmt()
+}
+
+/// One column in lines of its own, below the rest of each row.
+fn below(header: &[&str], mut rows: Vec<Vec<String>>, column: usize, width: usize) -> String {
+    let mut header = header.to_vec();
+    header.remove(column);
+    let apart: Vec<String> = rows.iter_mut().map(|row| row.remove(column)).collect();
+    let table = plain(&header, rows);
+    let mut lines = table.lines().map(str::to_owned);
+    let mut shown: Vec<String> = lines.next().into_iter().collect();
+    for (line, text) in lines.zip(&apart) {
+        shown.push(line);
+        let folded = fold(text, width.saturating_sub(INDENT));
+        shown.extend(folded.iter().map(|line| format!("{:INDENT$}{line}", "")));
+    }
+    shown.join("\n")
 }
 
 /// One cell per line, under the names of the columns.
@@ -104,7 +131,7 @@ mod tests {
         let wide = render(&header, rows(), None);
         assert_eq!(wide.lines().count(), 3, "{wide}");
         assert_eq!(wide, render(&header, rows(), Some(80)));
-        for width in [60, 50, 45, 40, 30, 24] {
+        for width in [60, 50, 45, 40, 32, 30, 24] {
             let narrow = render(&header, rows(), Some(width));
             for line in narrow.lines() {
                 assert!(length(line) <= width, "{width}: {narrow}");
@@ -113,7 +140,12 @@ mod tests {
                 assert!(narrow.contains(word), "{width} breaks {word}: {narrow}");
             }
         }
-        let stacked = render(&header, rows(), Some(30));
+        let below = render(&header, rows(), Some(32));
+        assert!(
+            below.contains("refresh-index    12,345 J\n    5,000 rows embedded, 0 kept\n"),
+            "{below}"
+        );
+        let stacked = render(&header, rows(), Some(24));
         assert!(
             stacked.starts_with("task    refresh-index\njoules  12,345 J\n"),
             "{stacked}"
@@ -122,7 +154,6 @@ mod tests {
 
     #[test]
     fn a_table_without_rows_is_its_header() {
-        assert_eq!(render(&["a", "b"], Vec::new(), Some(2)).trim(), "");
         assert_eq!(render(&["a", "b"], Vec::new(), None), "a  b");
     }
 }
