@@ -46,7 +46,7 @@ fn number(value: &Value) -> f64 {
 /// Joules of the learning task in a project of its own, and the power they rest on.
 fn spent() -> (f64, f64) {
     let lab = Lab::new();
-    lab.edit("p.toml", "max_steps = 15", "max_steps = 150");
+    lab.edit("p.toml", "max_steps = 15", "max_steps = 2500");
     lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
     let run = lab.cryo(&["apply", "p.toml", "--task", "learn"]);
     assert!([0, 10].contains(&run.code), "{}", run.stderr);
