@@ -61,7 +61,7 @@ print(json.dumps({"status": "done", "tasks": [{"name": "sentiment-delta", "recei
     "train": {"steps": steps, "stopped": "max-steps"}, "adapter_hash": f"sha256:{digest}",
     "base_loss": "0.693147181", "new_loss": "0.393147181", "delta": "0.300000000",
     "gate": {"accuracy": "0.840000"}, "joules_spent": "1234.000000",
-    "energy": {"meter": "nvml:GPU-fake+cpu-model", "provenance": "modelled"},
+    "energy": {"meter": "nvml:GPU-fake+own-time", "provenance": "modelled"},
     "env": {"backend": "burn-cuda", "device": "cuda:0",
             "precision": precision.group(1) if precision else "f32"}}}]}))
 END
