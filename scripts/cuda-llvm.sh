@@ -63,4 +63,4 @@ has zstd.h || missing+=(libzstd-dev)
 if [ ${#missing[@]} -gt 0 ]; then
     stop "the link still needs ${missing[*]}: sudo apt-get install ${missing[*]}"
 fi
-say 'ready: cargo build --release --features cuda'
+say 'ready: scripts/cargo.sh build --release --features cuda'

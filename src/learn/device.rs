@@ -83,7 +83,7 @@ impl DeviceError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoCuda(_) => {
-                "build with `--features cuda` (README, CUDA), or set device = \"cpu\""
+                "build with `--features cuda` (docs/install.md), or set device = \"cpu\""
             }
             Self::NoCard { .. } => "check `nvidia-smi`, or set device = \"auto\"",
             Self::NoPrecision(_) => "set precision = \"f32\", or use a CUDA card",
