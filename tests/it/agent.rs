@@ -290,7 +290,7 @@ const BAD_BODIES: &str = r#"
 404 POST /v1/forfeit  {"lease":"unknown"}
 400 POST /v1/stir  {"seconds":-1}  {"seconds":3601}  {"seconds":1e300}  {"seconds":"1"}  [1]
 400 POST /v1/grant  [5]  {"joules":5,"more":1}
-400 POST /v1/baseline  {"state":"asleep","anew":false}  {"state":"bare"}
+400 POST /v1/baseline  {"state":"asleep","anew":false}  {"state":"bare"}  {"state":"bare","anew":true,"or_gross":true}
 404 GET /  -
 404 GET /v1/leases/unknown  -
 400 GET /v1/leases/a%20b  -

@@ -1,5 +1,6 @@
 //! Runs on a machine that others use too: their work is not charged to a run, and stops none.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -8,8 +9,9 @@ use std::time::Duration;
 use cryoflux::clock::Timestamp;
 use cryoflux::energy::agent::{AgentSettings, JouleAgent, LocalAgent, Relearn};
 use cryoflux::energy::{
-    Bucket, BucketPolicy, Clock, CpuPower, Discovery, IdleState, Inflow, Label, OwnTime,
-    PowerOrigin, SystemClock, Take, processor_time,
+    Baseline, Bucket, BucketPolicy, Clock, CpuPower, Discovery, Flow, Flows, Given, IdleState,
+    Inflow, Label, Mono, OwnTime, Part, PowerOrigin, ProbeInfo, Provenance, Scope, Stretch,
+    SystemClock, Take, processor_time,
 };
 use cryoflux::units::{Joules, Watts};
 use serde_json::Value;
@@ -149,6 +151,47 @@ fn who_only_watches_says_nothing_of_the_bucket() {
     let meter = lab.cryo(&["meter", "--json"]).expect(0).json();
     let sample = meter["sample"].as_object().unwrap();
     assert!(!sample.contains_key("bucket_j"), "{meter:#}");
+}
+
+#[test]
+fn what_is_above_an_unknown_idle_power_is_not_credited() {
+    let board = [ProbeInfo {
+        id: "board".into(),
+        name: "board".into(),
+        scope: Scope::Gpu,
+        provenance: Provenance::Counter,
+        max_watts: Watts(300.0),
+        window: Duration::ZERO,
+    }];
+    let given = Given {
+        state: IdleState::Bare,
+        facts: BTreeMap::new(),
+        now: Timestamp::from_millis(0),
+    };
+    // Twenty seconds at 100 W, in which this program does nothing.
+    let twenty_seconds = |baseline| {
+        let mut flows = Flows::new(board.to_vec(), Some(baseline), Inflow::Foreign);
+        let mut sum = Flow::default();
+        for second in 100..120_u64 {
+            let stretch = Stretch {
+                from: Mono::from_nanos(second * 1_000_000_000),
+                until: Mono::from_nanos((second + 1) * 1_000_000_000),
+                parts: vec![Part {
+                    energy: Joules::from_smallest(100_000_000),
+                    updates: 10,
+                    ..Part::default()
+                }],
+            };
+            sum.add(flows.push(&stretch).unwrap_or_default());
+        }
+        sum
+    };
+    let known = Baseline::configured(&board, Watts(1.0), given.clone());
+    assert!(twenty_seconds(known).credited > Joules::ZERO);
+    let unknown = twenty_seconds(Baseline::gross(&board, &[Watts(1.0)], given));
+    assert_eq!(unknown.credited, Joules::ZERO);
+    assert_eq!(unknown.withheld, unknown.gross);
+    assert!(unknown.gross > Joules::ZERO);
 }
 
 /// An agent that counts the time of this process, at 10 W.

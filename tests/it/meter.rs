@@ -69,6 +69,28 @@ fn what_a_board_uses_is_on_record_with_the_weakest_provenance() {
 }
 
 #[test]
+fn beside_own_time_only_the_board_is_learned() {
+    let lab = with_fake_board();
+    let run = lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    assert!(
+        run.stdout.contains("no sensor of the processor"),
+        "{}",
+        run.stdout
+    );
+    let energy = &lab.history()[0]["energy"];
+    assert_eq!(energy["baseline_label"], "short", "{energy:#}");
+    let hash = energy["baseline_hash"].as_str().unwrap();
+    let name = format!(".cryo/baselines/{}.json", hash.replace("sha256:", ""));
+    let text = fs::read_to_string(lab.path(&name)).unwrap();
+    let baseline: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let board = baseline["idle"][0]["watts"].as_f64().unwrap();
+    assert!((board - 120.0).abs() < 6.0, "{baseline:#}");
+    assert_eq!(baseline["idle"][1]["probe"], "own-time");
+    assert_eq!(baseline["idle"][1]["watts"].as_f64(), Some(0.0));
+    assert_eq!(baseline["idle"][1]["sigma_watts"].as_f64(), Some(0.0));
+}
+
+#[test]
 fn packages_are_read_from_powercap() {
     let lab = Lab::new();
     let zone = lab.path("powercap/intel-rapl:0");
