@@ -7,6 +7,7 @@ mod agent;
 mod budget;
 mod cadence;
 mod check;
+mod cited;
 mod error;
 mod event;
 mod index;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::agent::open_agent;
+use super::cited::{calibration, environment, model};
 use super::error::EngineError;
 use super::event::{Event, Events};
 use super::lora::Prepared;
@@ -19,10 +20,7 @@ use crate::clock::Timestamp;
 use crate::dataset::Dataset;
 use crate::digest::Digest;
 use crate::energy::agent::{About, AgentError, JouleAgent, Relearn};
-use crate::energy::{
-    Baseline, Calibration, FEWEST_UPDATES, IdleState, LeaseId, Provenance, Refusal, Take,
-    processor_name,
-};
+use crate::energy::{Baseline, FEWEST_UPDATES, IdleState, LeaseId, Provenance, Refusal, Take};
 use crate::files::Lock;
 use crate::gate::merkle_root;
 use crate::id::new_id;
@@ -31,7 +29,7 @@ use crate::pipeline::{Task, Work};
 use crate::plan::{Decision, Plan, plan, short_reason};
 use crate::project::Project;
 use crate::receipts::{
-    CalibrationRecord, Energy, Entry, Environment, Kind, ModelRecord, NodeKey, Receipt, SigmaRecord,
+    CalibrationRecord, Energy, Entry, Environment, Kind, NodeKey, Receipt, SigmaRecord,
 };
 use crate::settings::Settings;
 use crate::task::{TaskKind, TaskRun};
@@ -369,10 +367,7 @@ impl Session {
             baseline_hash: self.baseline.hash(),
             baseline_label: self.baseline.label.as_str().into(),
             baseline_state: Some(self.baseline.state.as_str().into()),
-            model: self.about.model.map(|model| ModelRecord {
-                processor_watts: model.processor_watts.0.to_string(),
-                origin: model.origin.as_str().into(),
-            }),
+            model: model(&self.about),
             calibration: self.calibration.clone(),
             duration_ms: measured.time.as_millis() as u64,
             unmeasured_ms: measured.unmeasured.as_millis() as u64,
@@ -476,34 +471,6 @@ fn idle_state(compute: &Compute) -> IdleState {
         IdleState::Bare
     } else {
         IdleState::Armed
-    }
-}
-
-fn calibration(
-    workspace: &Workspace,
-    about: &About,
-) -> Result<Option<CalibrationRecord>, EngineError> {
-    let probes: Vec<String> = about.probes.iter().map(|probe| probe.id.clone()).collect();
-    let newest = Calibration::newest(&workspace.project.calibrations(), &probes)?;
-    let places = |value: f64| format!("{value:.6}");
-    Ok(newest.map(|fit| CalibrationRecord {
-        hash: fit.hash(),
-        gain: places(fit.gain),
-        gain_low: places(fit.gain_low),
-        gain_high: places(fit.gain_high),
-    }))
-}
-
-fn environment(compute: &Compute) -> Environment {
-    Environment {
-        cryo: env!("CARGO_PKG_VERSION").into(),
-        backend: compute.backend.into(),
-        device: if compute.is_cpu() {
-            processor_name()
-        } else {
-            compute.name.clone()
-        },
-        precision: "f32".into(),
     }
 }
 

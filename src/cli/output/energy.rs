@@ -87,8 +87,8 @@ mod tests {
         let full = bucket_line(joules, Some(joules), Watts(5.0));
         assert_eq!(
             full,
-            "bucket    20.00 kJ, its opening grant, filled at 5.0 W"
+            "bucket    20.0 kJ, its opening grant, filled at 5.0 W"
         );
-        assert_eq!(bucket_line(joules, None, Watts(0.0)), "bucket    20.00 kJ");
+        assert_eq!(bucket_line(joules, None, Watts(0.0)), "bucket    20.0 kJ");
     }
 }

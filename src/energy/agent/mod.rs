@@ -5,6 +5,7 @@ pub mod client;
 mod idle;
 mod local;
 mod metrics;
+mod number;
 mod patience;
 pub mod server;
 mod wire;

@@ -12,53 +12,12 @@ use super::super::flow::Measured;
 use super::super::probe::{ProbeInfo, Provenance};
 use super::super::probes::CpuPower;
 use super::super::uncertainty::Sigma;
-use super::Relearn;
+use super::{Relearn, number};
 use crate::clock::Timestamp;
 use crate::units::{Joules, Watts};
 
 /// More is no request but a mistake.
 const LARGEST: Joules = Joules::from_smallest(1_000_000_000_000_000);
-
-/// Joules as a number.
-pub(super) mod number {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use crate::units::Joules;
-
-    pub fn serialize<S: Serializer>(joules: &Joules, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(joules.as_f64())
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Joules, D::Error> {
-        let number = f64::deserialize(deserializer)?;
-        Joules::from_f64(number).ok_or_else(|| serde::de::Error::custom("not an amount of joules"))
-    }
-}
-
-/// The same where there may be none.
-mod optional_number {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use crate::units::Joules;
-
-    #[expect(
-        clippy::ref_option,
-        reason = "serde calls it with a reference to the field"
-    )]
-    pub fn serialize<S: Serializer>(
-        joules: &Option<Joules>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        joules.map(Joules::as_f64).serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Joules>, D::Error> {
-        let number = Option::<f64>::deserialize(deserializer)?;
-        Ok(number.and_then(Joules::from_f64))
-    }
-}
 
 /// Whether the agent's figures can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +71,7 @@ pub struct Sample {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        with = "optional_number"
+        with = "number::optional"
     )]
     pub bucket_j: Option<Joules>,
     /// Counts the rounds of the meter.
