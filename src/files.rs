@@ -1,10 +1,14 @@
 //! The only place that writes files: whole or not at all, and on disk before it is believed.
 
+mod lock;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempDir};
+
+pub use lock::Lock;
 
 /// A file operation that failed, with what would help.
 #[derive(Debug, thiserror::Error)]
@@ -313,6 +317,12 @@ pub fn remove_folder(path: &Path) -> Result<(), FileError> {
     }
 }
 
+/// Removes a folder that holds nothing; any other stays.
+pub fn remove_if_empty(path: &Path) {
+    // The operating system refuses a folder with something in it.
+    let _ = fs::remove_dir(path);
+}
+
 /// A folder for files that nobody needs afterwards.
 ///
 /// # Errors
@@ -396,43 +406,6 @@ fn open_to_readers(folder: &Path) {
     }
     #[cfg(not(unix))]
     let _ = folder;
-}
-
-/// An exclusive lock that the operating system drops with the process, however it ends.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
-}
-
-impl Lock {
-    /// Takes the lock at once or says who holds it.
-    ///
-    /// # Errors
-    /// [`FileError::Locked`] when another process has it.
-    pub fn acquire(path: &Path) -> Result<Self, FileError> {
-        create_folder(parent(path))?;
-        let mut file = OpenOptions::new()
-            .create(true)
-            .read(true)
-            .write(true)
-            .truncate(false)
-            .open(path)
-            .map_err(FileError::io("open", path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                return Err(FileError::Locked {
-                    path: path.to_owned(),
-                    holder: fs::read_to_string(path).unwrap_or_default(),
-                });
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(FileError::io("lock", path)(error)),
-        }
-        file.set_len(0)
-            .and_then(|()| write!(file, "process {}", std::process::id()))
-            .map_err(FileError::io("write", path))?;
-        Ok(Self { _file: file })
-    }
 }
 
 #[cfg(test)]

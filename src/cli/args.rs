@@ -22,7 +22,8 @@ pub struct Args {
     /// Print JSON, and nothing else, to stdout.
     #[arg(long, global = true)]
     pub json: bool,
-    /// The project folder; by default the nearest one with a cryo.toml.
+    /// The project folder, which holds a cryo.toml; by default the nearest one upwards from the
+    /// pipeline file, or from the current folder.
     #[arg(long, global = true, value_name = "DIR")]
     pub project: Option<PathBuf>,
     #[command(subcommand)]
@@ -46,8 +47,7 @@ pub enum Command {
     },
     /// Check pipeline files and report every error with its place.
     Validate {
-        /// Pipeline files or folders of them.
-        #[arg(default_value = "pipelines")]
+        /// Pipeline files or folders of them; by default the project's `pipelines`.
         pipelines: Vec<PathBuf>,
     },
     /// Fetch and list base models.

@@ -7,6 +7,7 @@ use crate::energy::{BaselineError, BucketError};
 use crate::engine::EngineError;
 use crate::files::FileError;
 use crate::pipeline::{Diagnostic, SourceText};
+use crate::project::ProjectError;
 use crate::settings::SettingsError;
 
 /// A command that could not be carried out.
@@ -46,6 +47,7 @@ pub fn exit_of(error: &EngineError) -> Exit {
         EngineError::Pipeline(..)
         | EngineError::Leakage { .. }
         | EngineError::Settings(_)
+        | EngineError::Source(_)
         | EngineError::Dataset(_)
         | EngineError::Labels { .. }
         | EngineError::Device(_)
@@ -61,6 +63,8 @@ pub fn exit_of(error: &EngineError) -> Exit {
         EngineError::Chain(_)
         | EngineError::Altered { .. }
         | EngineError::KeyLost(_)
+        | EngineError::ChainLost(_)
+        | EngineError::OtherChain(_)
         | EngineError::Baseline(BaselineError::Edited(_))
         | EngineError::Agent(AgentError::Baseline(BaselineError::Edited(_)))
         | EngineError::Bucket(BucketError::Malformed { .. })
@@ -82,7 +86,10 @@ impl From<EngineError> for CliError {
     fn from(error: EngineError) -> Self {
         let (message, hint, exit) = (error.to_string(), error.hint(), exit_of(&error));
         let diagnostics = match error {
-            EngineError::Pipeline(source, diagnostics) => Some((source, diagnostics)),
+            EngineError::Pipeline(source, diagnostics)
+            | EngineError::Settings(SettingsError::Written(source, diagnostics)) => {
+                Some((source, diagnostics))
+            }
             _ => None,
         };
         Self {
@@ -90,6 +97,15 @@ impl From<EngineError> for CliError {
             hint,
             diagnostics,
             exit,
+        }
+    }
+}
+
+impl From<ProjectError> for CliError {
+    fn from(error: ProjectError) -> Self {
+        Self {
+            hint: error.hint(),
+            ..Self::invalid(error.to_string())
         }
     }
 }

@@ -9,6 +9,8 @@ pub enum Exit {
     Unexpected,
     /// Pipeline, settings, data or SQL are invalid.
     Invalid,
+    /// There was nothing to verify.
+    Nothing,
     /// A candidate was rejected by the gate.
     Rejected,
     /// A task was deferred or denied.
@@ -31,6 +33,7 @@ impl Exit {
             Self::Unexpected => 1,
             Self::Invalid => 3,
             Self::Rejected => 10,
+            Self::Nothing => 11,
             Self::Deferred => 12,
             Self::Failed => 13,
             Self::Broken => 14,
@@ -46,6 +49,7 @@ impl Exit {
             Self::Unexpected => "error",
             Self::Invalid => "invalid",
             Self::Rejected => "rejected",
+            Self::Nothing => "nothing",
             Self::Deferred => "deferred",
             Self::Failed => "failed",
             Self::Broken => "broken",
@@ -57,8 +61,9 @@ impl Exit {
     /// Of several outcomes the one to report: an interrupt, then a failure, a rejection, a
     /// deferral.
     pub fn worst(self, other: Self) -> Self {
-        const ORDER: [Exit; 9] = [
+        const ORDER: [Exit; 10] = [
             Exit::Done,
+            Exit::Nothing,
             Exit::Deferred,
             Exit::Rejected,
             Exit::Failed,

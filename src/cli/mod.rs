@@ -6,6 +6,7 @@ mod error;
 mod exit;
 mod output;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -25,35 +26,42 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: Args, output: &Output) -> Result<Exit, error::CliError> {
-    // Not every command needs a project.
-    let context = || commands::Context::new(args.project.as_deref(), output);
+    let named = args.project.as_deref();
+    let project = || commands::Context::new(named, output);
+    // What only looks at the machine needs no project.
+    let anywhere = || commands::Context::anywhere(named, output);
+    let of = |file: Option<&Path>| commands::Context::for_pipeline(file, named, output);
     match args.command {
         Command::Apply { pipeline, tasks } => {
-            commands::apply::run(&context()?, pipeline.as_deref(), &tasks)
+            let (context, file) = of(pipeline.as_deref())?;
+            commands::apply::run(&context, &file, &tasks)
         }
-        Command::Plan { pipeline } => commands::plan::run(&context()?, pipeline.as_deref()),
-        Command::Validate { pipelines } => commands::validate::run(&context()?, &pipelines),
-        Command::Model { command } => commands::model::run(&context()?, command),
+        Command::Plan { pipeline } => {
+            let (context, file) = of(pipeline.as_deref())?;
+            commands::plan::run(&context, &file)
+        }
+        Command::Validate { pipelines } => commands::validate::run(&pipelines, named, output),
+        Command::Model { command } => commands::model::run(&anywhere()?, command),
         Command::Meter { seconds, command } => {
-            commands::meter::run(&context()?, seconds, command.as_ref())
+            commands::meter::run(&anywhere()?, seconds, command.as_ref())
         }
-        Command::Agent { listen } => commands::agent::run(&context()?, listen.as_deref()),
-        Command::Stress { what, seconds } => commands::stress::run(&context()?, what, seconds),
-        Command::Bucket { command } => commands::bucket::run(&context()?, command.as_ref()),
-        Command::History { limit, all } => commands::history::run(&context()?, size(limit), all),
+        Command::Agent { listen } => commands::agent::run(&project()?, listen.as_deref()),
+        Command::Stress { what, seconds } => commands::stress::run(&anywhere()?, what, seconds),
+        Command::Bucket { command } => commands::bucket::run(&anywhere()?, command.as_ref()),
+        Command::History { limit, all } => commands::history::run(&project()?, size(limit), all),
         Command::Show {
             receipt,
             all,
             pipeline,
-        } => commands::show::run(&context()?, &receipt, pipeline, all),
-        Command::Verify => commands::verify::run(&context()?),
-        Command::Sql { query, csv } => commands::sql::run(&context()?, &query, csv),
-        Command::Versions => commands::versions::run(&context()?),
-        Command::Predict { texts, pick } => commands::predict::run(&context()?, &texts, &pick),
+        } => commands::show::run(&project()?, &receipt, pipeline, all),
+        Command::Verify => commands::verify::run(&project()?),
+        Command::Sql { query, csv } => commands::sql::run(&project()?, &query, csv),
+        Command::Versions => commands::versions::run(&project()?),
+        Command::Predict { texts, pick } => commands::predict::run(&project()?, &texts, &pick),
         Command::Search { text, task, limit } => {
-            commands::search::run(&context()?, &text, task.as_deref(), size(limit))
+            commands::search::run(&project()?, &text, task.as_deref(), size(limit))
         }
-        Command::Export { folder, pick } => commands::export::run(&context()?, &folder, &pick),
+        Command::Export { folder, pick } => commands::export::run(&project()?, &folder, &pick),
         Command::Completions { shell } => Ok(commands::describe::completions(output, shell)),
         Command::Man { folder } => commands::describe::man(output, &folder),
     }

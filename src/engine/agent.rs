@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::error::EngineError;
+use super::lost::bucket_policy;
 use crate::clock::Timestamp;
 use crate::energy::agent::server::read_token;
 use crate::energy::agent::{AgentSettings, JouleAgent, LocalAgent, RemoteAgent};
-use crate::energy::{Bucket, Clock, Inflow, Purpose, SystemClock, discover};
+use crate::energy::{Bucket, Clock, IdleState, Inflow, Purpose, SystemClock, discover};
+use crate::learn::Compute;
 use crate::project::Project;
 use crate::settings::Settings;
 
@@ -25,7 +27,7 @@ pub fn open_agent(
         }
         // A command that comes and goes sees no other work: its own is all there is.
         None => {
-            let bucket = Bucket::open(&project.bucket(), settings.bucket, Timestamp::now())?;
+            let bucket = open_bucket(project, settings)?;
             let agent = start(project, settings, Inflow::Off, Purpose::OwnWork, bucket)?;
             Ok(Arc::new(agent))
         }
@@ -66,8 +68,14 @@ pub fn watching_here(
 /// # Errors
 /// When there is no probe, or the bucket is held elsewhere.
 pub fn local_agent(project: &Project, settings: &Settings) -> Result<LocalAgent, EngineError> {
-    let bucket = Bucket::open(&project.bucket(), settings.bucket, Timestamp::now())?;
+    let bucket = open_bucket(project, settings)?;
     start(project, settings, settings.inflow, Purpose::Machine, bucket)
+}
+
+/// A bucket that had its opening grant gets no second one.
+fn open_bucket(project: &Project, settings: &Settings) -> Result<Bucket, EngineError> {
+    let (policy, _) = bucket_policy(project, settings)?;
+    Ok(Bucket::open(&project.bucket(), policy, Timestamp::now())?)
 }
 
 fn start(
@@ -88,4 +96,13 @@ fn start(
         idle: settings.idle,
     };
     Ok(LocalAgent::start(discovery, bucket, clock, settings)?)
+}
+
+/// An open accelerator raises idle power: it has a baseline of its own.
+pub(super) fn idle_state(compute: &Compute) -> IdleState {
+    if compute.is_cpu() {
+        IdleState::Bare
+    } else {
+        IdleState::Armed
+    }
 }

@@ -5,14 +5,13 @@ use std::path::Path;
 
 use crate::dataset::{columns, matching_files};
 use crate::model::fetch::Source;
-use crate::pipeline::{At, Diagnostic, Pipeline, Task, Work};
+use crate::pipeline::{At, Diagnostic, ModelSection, Pipeline, Task, Work};
 use crate::recipe::Stop;
-use crate::settings::ModelSettings;
 
 /// Every error that only shows beside the file system and the settings.
 pub fn check_files(
     pipeline: &Pipeline,
-    machine_models: &BTreeMap<String, ModelSettings>,
+    machine_models: &BTreeMap<String, ModelSection>,
     project: &Path,
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();

@@ -11,7 +11,7 @@ use crate::energy::{BaselineError, BucketError, CalibrationError, RecordError};
 use crate::files::FileError;
 use crate::gate::GateError;
 use crate::learn::DeviceError;
-use crate::model::fetch::FetchError;
+use crate::model::fetch::{FetchError, ParseSourceError};
 use crate::model::{AdapterError, FolderError, TokenizerError};
 use crate::pipeline::{Diagnostic, SourceText};
 use crate::receipts::{ChainError, KeyError};
@@ -47,6 +47,12 @@ pub enum EngineError {
     /// The key that signed the chain is gone.
     #[error("{} is gone, but it has signed receipts", .0.display())]
     KeyLost(PathBuf),
+    /// There was a chain, and now there is none.
+    #[error("there is no receipt here, but {} says that there were some", .0.display())]
+    ChainLost(PathBuf),
+    /// There was a chain, and now there is another one.
+    #[error("the receipts here are not those that {} belongs to", .0.display())]
+    OtherChain(PathBuf),
     /// The head was trained for other classes.
     #[error("the head of {pipeline} was trained for {trained}, the pipeline now lists {listed}")]
     Labels {
@@ -113,6 +119,9 @@ pub enum EngineError {
     Fetch(#[from] FetchError),
     /// See the inner error.
     #[error(transparent)]
+    Source(#[from] ParseSourceError),
+    /// See the inner error.
+    #[error(transparent)]
     Folder(#[from] FolderError),
     /// See the inner error.
     #[error(transparent)]
@@ -150,6 +159,10 @@ impl EngineError {
                 "restore it from a backup, or move receipts/ and .cryo/ aside to start a new chain"
                     .into(),
             ),
+            Self::ChainLost(_) | Self::OtherChain(_) => Some(
+                "restore receipts/ from a backup; to start a new chain, move .cryo/ aside as well: it holds the key, the versions and the bucket of the old one"
+                    .into(),
+            ),
             Self::Labels { .. } => {
                 Some("give the pipeline another name to start a new lineage".into())
             }
@@ -160,6 +173,7 @@ impl EngineError {
                 "lower learning_rate, set max_grad_norm = 1, or check the base model's weights"
                     .into(),
             ),
+            Self::Settings(error) => error.hint(),
             Self::File(error) => error.hint(),
             Self::Chain(error) => Some(error.hint()),
             Self::Key(error) => error.hint(),

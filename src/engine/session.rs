@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::agent::open_agent;
+use super::agent::{idle_state, open_agent};
 use super::cited::{calibration, environment, model};
 use super::error::EngineError;
 use super::event::{Event, Events};
 use super::lora::Prepared;
+use super::lost::{bucket_policy, mark, open_key, refuse_lost_key};
 use super::metered::{Account, Metered, Phase};
 use super::recover::{self, OpenLease};
+use super::traces::{Absent, Traces};
 use super::workspace::Workspace;
 use crate::analytics::{AnalyticsError, sync};
 use crate::clock::Timestamp;
 use crate::dataset::Dataset;
 use crate::digest::Digest;
 use crate::energy::agent::{About, AgentError, JouleAgent, Relearn};
-use crate::energy::{Baseline, FEWEST_UPDATES, IdleState, LeaseId, Provenance, Refusal, Take};
+use crate::energy::{Baseline, Bucket, FEWEST_UPDATES, LeaseId, Provenance, Refusal, Take};
 use crate::files::Lock;
 use crate::gate::merkle_root;
 use crate::id::new_id;
@@ -85,6 +87,8 @@ pub struct Session {
     provenance: Provenance,
     baseline: Baseline,
     calibration: Option<CalibrationRecord>,
+    // Dropped after the agent has closed its files, and before others may make theirs.
+    traces: Traces,
     _lock: Lock,
 }
 
@@ -99,22 +103,30 @@ impl Session {
         pipeline_file: &Path,
         events: Events<'_>,
     ) -> Result<Self, EngineError> {
+        let absent = Absent::look(&project);
         let lock = Lock::acquire(&project.lock())?;
-        // A new key would salt the gate split anew, and its looks would count from zero.
-        if !project.private_key().exists() && project.receipts().exists() {
-            return Err(EngineError::KeyLost(project.private_key()));
-        }
+        let mut traces = absent.into_traces();
+        refuse_lost_key(&project)?;
         recover::torn_tail(&project.receipts(), &project.keys(), events)?;
-        let key = NodeKey::load_or_create(&project.private_key(), &project.keys())?;
+        // Before there is a key: what an old chain left behind gets no new one.
         let mut workspace = Workspace::open(project, settings, pipeline_file)?;
-        let settings = &workspace.settings;
+        let (project, settings) = (&workspace.project, &workspace.settings);
+        let key = open_key(project, &mut traces)?;
         let mut compute = Compute::open(settings.device)?;
         if let Some(threads) = settings.threads {
             compute = compute.with_threads(threads);
         }
-        let is_new = settings.agent_url.is_none() && !workspace.project.bucket().exists();
-        let opening_grant = settings.bucket.opening_grant;
-        let agent = open_agent(&workspace.project, settings)?;
+        let opening_grant = if settings.agent_url.is_none() {
+            traces.opens(project.bucket());
+            let (policy, lost) = bucket_policy(project, settings)?;
+            let is_new = !Bucket::is_in(&project.bucket());
+            lost.into_iter()
+                .for_each(|lost| events(Event::Note(lost.to_string())));
+            is_new.then_some(policy.opening_grant)
+        } else {
+            None
+        };
+        let agent = open_agent(project, settings)?;
         // What comes before the first lease is own work too.
         agent.stir(STIRRING)?;
         let env = environment(&compute);
@@ -129,6 +141,7 @@ impl Session {
             },
             events,
         )?;
+        mark(&workspace.project, &workspace.chain)?;
         workspace
             .cache
             .fetch(&workspace.entry, &mut |event| events(Event::Fetch(event)))?;
@@ -140,11 +153,15 @@ impl Session {
             Relearn::IfPossible
         };
         let state = idle_state(&compute);
+        let known = Baseline::files(&workspace.project.baselines());
         let baseline = agent.baseline(state, wanted, &mut |learning| {
             events(Event::LearningBaseline(learning));
         })?;
         // A receipt cites it, so it lies beside the chain wherever it was learned.
-        baseline.freeze(&workspace.project.baselines())?;
+        let path = baseline.freeze(&workspace.project.baselines())?;
+        if !known.contains(&path) && workspace.settings.agent_url.is_none() {
+            traces.made(path);
+        }
         events(Event::Meter {
             probes: about.probes.clone(),
             provenance,
@@ -153,7 +170,7 @@ impl Session {
         let bucket = agent.bucket()?;
         events(Event::Bucket {
             level: bucket.level_joules,
-            opening_grant: is_new.then_some(opening_grant),
+            opening_grant,
             allowance: bucket.allowance_watts,
         });
         Ok(Self {
@@ -166,6 +183,7 @@ impl Session {
             about,
             provenance,
             baseline,
+            traces,
             _lock: lock,
         })
     }
@@ -244,6 +262,7 @@ impl Session {
             Work::Lora(..) => Some(self.prepare(task)?),
         };
         let run = self.task_run(task)?;
+        self.traces.keep();
         let now = Timestamp::now();
         let lease: LeaseId = run.id.parse().map_err(EngineError::BadId)?;
         OpenLease {
@@ -389,7 +408,9 @@ impl Session {
         receipt: Receipt,
         events: Events<'_>,
     ) -> Result<Entry, EngineError> {
+        self.traces.keep();
         let entry = self.workspace.chain.append(receipt, &self.key)?.clone();
+        mark(&self.workspace.project, &self.workspace.chain)?;
         events(Event::Recorded(Box::new(entry.clone())));
         match sync(&self.workspace.project.database(), &self.workspace.chain) {
             Ok(_) => {}
@@ -462,15 +483,6 @@ fn is_done(outcome: &TaskOutcome) -> bool {
         TaskOutcome::Skipped => true,
         TaskOutcome::Recorded(entry) => entry.receipt.kind == Kind::Decision,
         TaskOutcome::Failed(_) => false,
-    }
-}
-
-/// An open accelerator raises idle power: it has a baseline of its own.
-fn idle_state(compute: &Compute) -> IdleState {
-    if compute.is_cpu() {
-        IdleState::Bare
-    } else {
-        IdleState::Armed
     }
 }
 

@@ -1,10 +1,10 @@
 //! A project with one of its pipelines, as found: nothing here changes anything.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::check::check_files;
 use super::error::EngineError;
+use super::lost::read_chain;
 use crate::analytics::{IndexState, IndexStore};
 use crate::dataset::{Dataset, LabelColumn};
 use crate::digest::Digest;
@@ -14,8 +14,8 @@ use crate::model::{Folder, MODEL_FILE};
 use crate::pipeline::{DataSection, Pipeline, SourceText, Task, Work, parse};
 use crate::plan::{Facts, TaskFacts, WorkFacts};
 use crate::project::Project;
-use crate::receipts::{Chain, Entry, Keyring, Kind};
-use crate::settings::Settings;
+use crate::receipts::{Chain, Entry, Kind};
+use crate::settings::{Settings, SettingsError};
 use crate::units::Joules;
 use crate::versions::{Head, Versions, lineage};
 
@@ -58,8 +58,7 @@ impl Workspace {
         let Some(pipeline) = pipeline.filter(|_| diagnostics.is_empty()) else {
             return Err(EngineError::Pipeline(source, diagnostics));
         };
-        let keyring = Keyring::load(&project.keys())?;
-        let chain = Chain::read(&project.receipts(), &keyring)?;
+        let chain = read_chain(&project)?;
         let entry = model_entry(&pipeline.base.value, Some(&pipeline), &settings)?;
         Ok(Self {
             versions: Versions::new(&project.state()),
@@ -301,52 +300,23 @@ impl Settings {
 /// A model by name, from the pipeline or else from the settings.
 ///
 /// # Errors
-/// When there is none, or its entry in the settings cannot be read.
+/// When neither declares it, or one of its sources is none.
 pub fn model_entry(
     name: &str,
     pipeline: Option<&Pipeline>,
     settings: &Settings,
 ) -> Result<ModelEntry, EngineError> {
-    use crate::settings::SettingsError;
-    let shape = |what: String| {
-        EngineError::Settings(SettingsError::Shape(format!("models.{name}: {what}")))
-    };
-    if let Some(section) = pipeline.and_then(|pipeline| pipeline.models.get(name)) {
-        let sources = section.sources.iter().map(|source| source.value.parse());
-        return Ok(ModelEntry {
-            name: name.to_owned(),
-            sources: sources
-                .collect::<Result<_, _>>()
-                .map_err(|error: ParseSourceError| shape(error.to_string()))?,
-            sha256: section.sha256,
-            files: section.files.clone(),
-        });
-    }
-    let Some(model) = settings.models.get(name) else {
-        return Err(shape("there is no such model".into()));
-    };
-    let files: BTreeMap<String, Digest> = model
-        .files
-        .iter()
-        .map(|(file, digest)| {
-            Ok((
-                file.clone(),
-                digest.parse().map_err(|error| shape(format!("{error}")))?,
-            ))
-        })
-        .collect::<Result<_, EngineError>>()?;
+    let own = pipeline.and_then(|pipeline| pipeline.models.get(name));
+    let section = own.or_else(|| settings.models.get(name));
+    let section = section.ok_or_else(|| SettingsError::NoModel {
+        name: name.to_owned(),
+        known: settings.models.keys().cloned().collect(),
+    })?;
+    let sources = section.sources.iter().map(|source| source.value.parse());
     Ok(ModelEntry {
         name: name.to_owned(),
-        sources: model
-            .sources
-            .iter()
-            .map(|source| source.parse())
-            .collect::<Result<_, _>>()
-            .map_err(|error: ParseSourceError| shape(error.to_string()))?,
-        sha256: model
-            .sha256
-            .parse()
-            .map_err(|error| shape(format!("{error}")))?,
-        files,
+        sources: sources.collect::<Result<_, ParseSourceError>>()?,
+        sha256: section.sha256,
+        files: section.files.clone(),
     })
 }

@@ -2,6 +2,7 @@
 
 mod diagnostic;
 mod model;
+mod models;
 mod parse;
 mod schedule;
 mod table;
@@ -11,5 +12,7 @@ pub use model::{
     AcceptRule, AcceptSettings, At, DataSection, Holdout, LoraSettings, ModelSection, Pipeline,
     Task, Work,
 };
+pub use models::read_model_section;
 pub use parse::{KEYS, parse};
 pub use schedule::{Schedule, ScheduleError};
+pub use table::Table;

@@ -1,18 +1,16 @@
 //! Text to [`Pipeline`]: reads everything, collects every error.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, SourceText};
 use super::model::{
-    AcceptRule, AcceptSettings, At, DataSection, Holdout, LoraSettings, ModelSection, Pipeline,
-    Task, Work,
+    AcceptRule, AcceptSettings, At, DataSection, Holdout, LoraSettings, Pipeline, Task, Work,
 };
+use super::models::read_model_section;
 use super::schedule::{Schedule, ScheduleError};
 use super::table::Table;
-use crate::digest::Digest;
 use crate::recipe::{Decay, Layers, Precision, Scaling, Stop};
 use crate::units::{Joules, Nats};
 
@@ -64,7 +62,8 @@ pub const KEYS: [(&str, &[&str]); 9] = [
 pub fn parse(source: &SourceText) -> (Option<Pipeline>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
     let (root, errors) = DeTable::parse_recoverable(&source.text);
-    for error in errors {
+    // A bracket that is not closed makes an error of every line that follows.
+    if let Some(error) = errors.first() {
         let span = error.span().unwrap_or(0..0);
         diagnostics.push(Diagnostic::new(span, error.message().to_owned()));
     }
@@ -214,44 +213,6 @@ fn read_model(
         base?,
         labels?.into_iter().map(|label| label.value).collect(),
     ))
-}
-
-fn read_digest(table: &mut Table<'_, '_>, text: &At<String>) -> Option<Digest> {
-    Digest::from_str(&text.value)
-        .map_err(|error| table.report(Diagnostic::new(text.span.clone(), error.to_string())))
-        .ok()
-}
-
-fn read_model_section(
-    table: &DeTable<'_>,
-    name: &At<String>,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Option<ModelSection> {
-    let title = format!("[models.{}]", name.value);
-    let mut table = Table::new(table, title.clone(), name.span.clone(), diagnostics);
-    let sources = table.texts("sources");
-    if sources.as_ref().is_none_or(Vec::is_empty) {
-        table.missing("sources", "[\"hf:OWNER/NAME@REVISION\"]");
-    }
-    let sha256 = table
-        .required_text("sha256", "\"the digest of model.safetensors\"")
-        .and_then(|text| read_digest(&mut table, &text));
-    let files = table.table("files");
-    table.finish();
-    let mut pinned = BTreeMap::new();
-    if let Some((files, span)) = files {
-        let mut table = Table::new(files, format!("{title} files"), span, diagnostics);
-        for (file, digest) in table.free_texts() {
-            if let Some(digest) = read_digest(&mut table, &digest) {
-                pinned.insert(file.value, digest);
-            }
-        }
-    }
-    Some(ModelSection {
-        sources: sources?,
-        sha256: sha256?,
-        files: pinned,
-    })
 }
 
 fn read_data(

@@ -20,6 +20,7 @@ pub struct Table<'a, 'd> {
 }
 
 impl<'a, 'd> Table<'a, 'd> {
+    /// Over a table that messages call `name`.
     pub fn new(
         table: &'a DeTable<'a>,
         name: impl Into<String>,
@@ -57,6 +58,7 @@ impl<'a, 'd> Table<'a, 'd> {
         ));
     }
 
+    /// Notes that a key is not there.
     pub fn missing(&mut self, key: &str, example: &str) {
         self.report(
             Diagnostic::new(self.span.clone(), format!("{} has no `{key}`", self.name))
@@ -64,10 +66,12 @@ impl<'a, 'd> Table<'a, 'd> {
         );
     }
 
+    /// Whether the key is there.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
+    /// A string.
     pub fn text(&mut self, key: &'static str) -> Option<At<String>> {
         let value = self.get(key)?;
         match value.get_ref() {
@@ -82,6 +86,7 @@ impl<'a, 'd> Table<'a, 'd> {
         }
     }
 
+    /// A string that must be there.
     pub fn required_text(&mut self, key: &'static str, example: &str) -> Option<At<String>> {
         if !self.has(key) {
             self.known.push(key);
@@ -89,6 +94,28 @@ impl<'a, 'd> Table<'a, 'd> {
             return None;
         }
         self.text(key)
+    }
+
+    /// A text that its parser must understand.
+    pub fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.text(key)?;
+        parse(&text.value)
+            .map_err(|what| self.report(Diagnostic::new(text.span, format!("{key}: {what}"))))
+            .ok()
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.get(key)?;
+        let flag = value.get_ref().as_bool();
+        if flag.is_none() {
+            self.mismatch(key, value, "true or false");
+        }
+        flag
     }
 
     /// One of a few words.
@@ -103,6 +130,7 @@ impl<'a, 'd> Table<'a, 'd> {
         known.map(|(_, meaning)| *meaning)
     }
 
+    /// An array of strings.
     pub fn texts(&mut self, key: &'static str) -> Option<Vec<At<String>>> {
         let value = self.get(key)?;
         let DeValue::Array(array) = value.get_ref() else {
@@ -145,10 +173,7 @@ impl<'a, 'd> Table<'a, 'd> {
             _ => {
                 self.report(Diagnostic::new(
                     value.span(),
-                    format!(
-                        "`{key}` must be at least {} and below {}",
-                        range.start, range.end
-                    ),
+                    format!("`{key}` must be {}", words(&range)),
                 ));
                 None
             }
@@ -243,6 +268,15 @@ impl<'a, 'd> Table<'a, 'd> {
                 );
             }
         }
+    }
+}
+
+/// A range in words; the end of a very large one is nobody's concern.
+fn words(range: &Range<f64>) -> String {
+    if range.end >= 1e12 {
+        format!("from {} up", range.start)
+    } else {
+        format!("at least {} and below {}", range.start, range.end)
     }
 }
 

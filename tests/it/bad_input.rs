@@ -145,7 +145,7 @@ fn bad_settings_and_names_are_explained() {
         "{}",
         run.stderr
     );
-    lab.cryo(&["apply", "absent.toml"]).expect(1);
+    lab.cryo(&["apply", "absent.toml"]).expect(3);
     lab.cryo(&["model", "pull", "absent"]).expect(3);
     lab.cryo(&["nonsense"]).expect(2);
     lab.cryo_with(&["apply", "p.toml"], &[("CRYO_DEVICE", "cuda:7")])

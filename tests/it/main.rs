@@ -27,5 +27,6 @@ mod learner;
 mod meter;
 mod nvml;
 mod pipelines;
+mod project;
 mod reference;
 mod screens;

@@ -13,9 +13,10 @@ use crate::settings::listen_at;
 
 pub fn run(context: &Context<'_>, listen: Option<&str>) -> Result<Exit, CliError> {
     let (settings, output) = (&context.settings, context.output);
+    context.say_notes();
     let listen = match listen {
         Some(text) => {
-            listen_at(text).map_err(|what| CliError::invalid(format!("--listen {what}")))?
+            listen_at(text).map_err(|what| CliError::invalid(format!("--listen: {what}")))?
         }
         None => settings.listen.clone(),
     };
@@ -26,6 +27,7 @@ pub fn run(context: &Context<'_>, listen: Option<&str>) -> Result<Exit, CliError
         .transpose()
         .map_err(EngineError::from)?;
     let is_open = token.is_none();
+    context.bucket_policy()?;
     let agent = Arc::new(local_agent(&context.project, settings)?);
     for probe in agent.probes() {
         output.note(format!("meter     {} ({})", probe.name, probe.provenance));

@@ -19,12 +19,7 @@ use crate::receipts::{Entry, Kind};
 use crate::task::TaskKind;
 use crate::units::Joules;
 
-pub fn run(
-    context: &Context<'_>,
-    pipeline: Option<&Path>,
-    only: &[String],
-) -> Result<Exit, CliError> {
-    let pipeline = &context.pipeline(pipeline)?;
+pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Exit, CliError> {
     let stop = Stop::at_ctrl_c()?;
     let mut progress = Progress::new(context.output);
     let started = Session::start(

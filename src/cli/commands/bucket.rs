@@ -13,6 +13,10 @@ use crate::engine::{EngineError, open_agent};
 use crate::units::{Joules, grouped};
 
 pub fn run(context: &Context<'_>, command: Option<&BucketCommand>) -> Result<Exit, CliError> {
+    // An agent has a bucket of its own, wherever it is asked from.
+    if context.settings.agent_url.is_none() {
+        context.require_project()?;
+    }
     match command {
         Some(BucketCommand::History { limit }) => history(context, *limit),
         Some(BucketCommand::Grant { joules }) => {
@@ -43,7 +47,7 @@ fn remote(context: &Context<'_>) -> Result<Option<std::sync::Arc<dyn JouleAgent>
 /// The bucket as it is, or as it will be opened; nothing is written or locked.
 fn peek(context: &Context<'_>) -> Result<BucketView, CliError> {
     let now = Timestamp::now();
-    let policy = context.settings.bucket;
+    let policy = context.bucket_policy()?;
     let ledger = Bucket::peek(&context.project.bucket(), policy)?;
     let ledger = ledger.unwrap_or_else(|| Ledger::opened(policy, now));
     Ok(BucketView::of(&ledger, now))
@@ -61,7 +65,7 @@ fn grant(context: &Context<'_>, joules: f64) -> Result<BucketView, CliError> {
             (added, agent.bucket().map_err(EngineError::from)?)
         }
         None => {
-            let policy = context.settings.bucket;
+            let policy = context.bucket_policy()?;
             let bucket = Bucket::open(&context.project.bucket(), policy, Timestamp::now())?;
             let added = bucket.grant(wanted)?;
             let now = bucket.now();

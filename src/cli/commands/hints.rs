@@ -12,10 +12,7 @@ impl Context<'_> {
     pub fn command(&self, rest: &str) -> String {
         let root = self.project.root();
         let is_here = std::env::current_dir()
-            .ok()
-            .and_then(|here| fs::canonicalize(Project::find(&here).root()).ok())
-            .zip(fs::canonicalize(root).ok())
-            .is_some_and(|(found, root)| found == root);
+            .is_ok_and(|here| Project::above(&here).as_ref() == Ok(&self.project));
         if is_here {
             format!("cryo {rest}")
         } else {
@@ -28,8 +25,7 @@ impl Context<'_> {
 
     /// The pipelines of the project's own folder for them, by name.
     pub fn pipeline_files(&self) -> Vec<PathBuf> {
-        let folder = self.project.root().join("pipelines");
-        let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        let mut files: Vec<PathBuf> = fs::read_dir(self.project.pipelines())
             .into_iter()
             .flatten()
             .flatten()
@@ -50,12 +46,9 @@ impl Context<'_> {
         self.command(&format!("apply {file}"))
     }
 
-    /// The pipeline that is meant: the one given, else the only one there is.
-    pub fn pipeline(&self, given: Option<&Path>) -> Result<PathBuf, CliError> {
-        if let Some(path) = given {
-            return Ok(path.to_owned());
-        }
-        let folder = self.project.root().join("pipelines");
+    /// The pipeline that is meant where none is named: the only one there is.
+    pub fn only_pipeline(&self) -> Result<PathBuf, CliError> {
+        let folder = self.project.pipelines();
         match self.pipeline_files().as_slice() {
             [only] => Ok(only.clone()),
             [] => Err(

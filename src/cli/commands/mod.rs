@@ -19,18 +19,19 @@ pub mod validate;
 pub mod verify;
 pub mod versions;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::Pick;
 use super::error::CliError;
 use super::output::Output;
 use crate::digest::Digest;
-use crate::engine::EngineError;
+use crate::energy::BucketPolicy;
+use crate::engine::{EngineError, bucket_policy, read_chain};
 use crate::learn::Compute;
 use crate::model::MODEL_FILE;
 use crate::project::Project;
-use crate::receipts::{Chain, Entry, Keyring};
+use crate::receipts::{Chain, Entry};
 use crate::settings::Settings;
 use crate::versions::{Versions, lineage, newest_accepted};
 
@@ -42,26 +43,78 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    pub fn new(project: Option<&Path>, output: &'a Output) -> Result<Self, CliError> {
-        let start = match project {
-            Some(folder) => folder.to_owned(),
-            None => std::env::current_dir().map_err(|error| {
-                CliError::invalid(format!("there is no current folder: {error}"))
-            })?,
+    /// For a command about a project: the named one, or that of the current folder.
+    pub fn new(named: Option<&Path>, output: &'a Output) -> Result<Self, CliError> {
+        let project = match named {
+            Some(folder) => Project::named(folder)?,
+            None => Project::above(&here()?)?,
         };
-        let project = Project::find(&start);
-        let settings = Settings::load(project.root())?;
+        Self::of(project, output)
+    }
+
+    /// For a command that also works where there is no project.
+    pub fn anywhere(named: Option<&Path>, output: &'a Output) -> Result<Self, CliError> {
+        let here = here()?;
+        let project = match named {
+            Some(folder) => Project::named(folder)?,
+            None => Project::above(&here).unwrap_or_else(|_| Project::unfounded(&here)),
+        };
+        Self::of(project, output)
+    }
+
+    /// For a command about a pipeline file, with the file as it can be opened: the one given, else
+    /// the only one there is.
+    pub fn for_pipeline(
+        file: Option<&Path>,
+        named: Option<&Path>,
+        output: &'a Output,
+    ) -> Result<(Self, PathBuf), CliError> {
+        let Some(file) = file else {
+            let context = Self::new(named, output)?;
+            let only = context.only_pipeline()?;
+            return Ok((context, only));
+        };
+        let located = Project::of_pipeline(file, named, &here()?)?;
+        if let Some(note) = located.note {
+            output.note(format!("note: {note}"));
+        }
+        Ok((Self::of(located.project, output)?, located.file))
+    }
+
+    /// For a project that is known.
+    pub fn of(project: Project, output: &'a Output) -> Result<Self, CliError> {
         Ok(Self {
+            settings: Settings::load(project.root())?,
             project,
-            settings,
             output,
         })
     }
 
+    /// Refuses a folder that is no project.
+    pub fn require_project(&self) -> Result<(), CliError> {
+        Project::above(self.project.root())?;
+        Ok(())
+    }
+
+    /// Says what a person should know of what was set.
+    pub fn say_notes(&self) {
+        for note in &self.settings.notes {
+            self.output.note(format!("note: {note}"));
+        }
+    }
+
     /// The verified chain.
     pub fn chain(&self) -> Result<Chain, CliError> {
-        let keyring = Keyring::load(&self.project.keys())?;
-        Ok(Chain::read(&self.project.receipts(), &keyring)?)
+        Ok(read_chain(&self.project)?)
+    }
+
+    /// How this project's bucket is opened; says so when one that was used is gone.
+    pub fn bucket_policy(&self) -> Result<BucketPolicy, CliError> {
+        let (policy, lost) = bucket_policy(&self.project, &self.settings)?;
+        if let Some(lost) = lost {
+            self.output.note(format!("note: {lost}"));
+        }
+        Ok(policy)
     }
 
     /// Refuses a time that makes no sense.
@@ -164,6 +217,12 @@ fn without_version(chain: &Chain, name: &str, with_versions: &[&str]) -> CliErro
         [] => "no pipeline has an accepted version yet".to_owned(),
         names => format!("pipelines with versions: {}", names.join(", ")),
     })
+}
+
+/// The current folder.
+pub fn here() -> Result<PathBuf, CliError> {
+    std::env::current_dir()
+        .map_err(|error| CliError::invalid(format!("there is no current folder: {error}")))
 }
 
 /// A receipt as JSON: its predicate with its hash beside it.

@@ -11,6 +11,10 @@ use crate::engine::{Event, model_entry};
 use crate::model::Folder;
 
 pub fn run(context: &Context<'_>, command: ModelCommand) -> Result<Exit, CliError> {
+    // Without a project the user's own file may declare models.
+    if context.settings.models.is_empty() {
+        context.require_project()?;
+    }
     match command {
         ModelCommand::Pull { name } => pull(context, &name),
         ModelCommand::List => list(context),

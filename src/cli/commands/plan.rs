@@ -8,15 +8,14 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::cost;
 use crate::clock::Timestamp;
-use crate::energy::agent::BucketView;
+use crate::energy::agent::{AgentError, BucketView};
 use crate::energy::{Bucket, Clock, Ledger, Provenance, Purpose, SystemClock, discover};
-use crate::engine::{EngineError, Workspace, holdout_root, open_agent};
+use crate::engine::{EngineError, Workspace, holdout_root, last_level, open_agent};
 use crate::plan::plan;
 use crate::receipts::NodeKey;
 
-pub fn run(context: &Context<'_>, pipeline: Option<&Path>) -> Result<Exit, CliError> {
-    let pipeline = context.pipeline(pipeline)?;
-    let workspace = Workspace::open(context.project.clone(), context.settings.clone(), &pipeline)?;
+pub fn run(context: &Context<'_>, pipeline: &Path) -> Result<Exit, CliError> {
+    let workspace = Workspace::open(context.project.clone(), context.settings.clone(), pipeline)?;
     let (bucket, provenance) = look(context)?;
     let key = NodeKey::load(&context.project.private_key())?;
     let facts = workspace.facts(bucket.level_joules, provenance, |gate| {
@@ -63,19 +62,46 @@ pub fn run(context: &Context<'_>, pipeline: Option<&Path>) -> Result<Exit, CliEr
 /// that is not there yet is shown as it will be.
 fn look(context: &Context<'_>) -> Result<(BucketView, Option<Provenance>), CliError> {
     let settings = &context.settings;
-    if settings.agent_url.is_some() {
-        let agent = open_agent(&context.project, settings)?;
-        let provenance = agent.about().map_err(EngineError::from)?.provenance;
-        return Ok((agent.bucket().map_err(EngineError::from)?, provenance));
+    if settings.agent_url.is_none() {
+        let policy = context.bucket_policy()?;
+        let now = Timestamp::now();
+        let ledger = Bucket::peek(&context.project.bucket(), policy)?;
+        let ledger = ledger.unwrap_or_else(|| Ledger::opened(policy, now));
+        return Ok((BucketView::of(&ledger, now), found_here(context)?));
     }
-    let now = Timestamp::now();
-    let policy = settings.bucket;
-    let ledger = match Bucket::peek(&context.project.bucket(), policy)? {
-        Some(ledger) => ledger,
-        None => Ledger::opened(policy, now),
-    };
+    match open_agent(&context.project, settings) {
+        Ok(agent) => {
+            let provenance = agent.about().map_err(EngineError::from)?.provenance;
+            Ok((agent.bucket().map_err(EngineError::from)?, provenance))
+        }
+        Err(EngineError::Agent(error @ AgentError::Unreachable { .. })) => {
+            context.output.note(format!(
+                "note: {error}; this plan goes by what is on disk, and `apply` needs the agent"
+            ));
+            Ok((on_disk(context)?, found_here(context)?))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The bucket of an agent that does not answer, as far as this project knows it: its journal,
+/// where the agent runs here, or what the last receipt says.
+fn on_disk(context: &Context<'_>) -> Result<BucketView, CliError> {
+    let (now, policy) = (Timestamp::now(), context.settings.bucket);
+    if let Some(ledger) = Bucket::peek(&context.project.bucket(), policy)? {
+        return Ok(BucketView::of(&ledger, now));
+    }
+    let view = BucketView::of(&Ledger::new(policy, now), now);
+    Ok(BucketView {
+        level_joules: last_level(&context.chain()?).unwrap_or_default(),
+        ..view
+    })
+}
+
+fn found_here(context: &Context<'_>) -> Result<Option<Provenance>, CliError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let found = discover(&settings.sources, Purpose::OwnWork, &clock).map_err(EngineError::from)?;
+    let found =
+        discover(&context.settings.sources, Purpose::OwnWork, &clock).map_err(EngineError::from)?;
     let provenances = found.probes.iter().map(|probe| probe.info().provenance);
-    Ok((BucketView::of(&ledger, now), provenances.min()))
+    Ok(provenances.min())
 }

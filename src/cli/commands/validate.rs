@@ -5,38 +5,62 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::Context;
+use super::{Context, here};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::output::diagnostics_json;
+use crate::cli::output::{Output, diagnostics_json};
 use crate::engine::check_files;
 use crate::files;
 use crate::pipeline::{Diagnostic, SourceText, parse};
+use crate::project::{Project, ProjectError};
 
-pub fn run(context: &Context<'_>, paths: &[PathBuf]) -> Result<Exit, CliError> {
-    let output = context.output;
+pub fn run(paths: &[PathBuf], named: Option<&Path>, output: &Output) -> Result<Exit, CliError> {
     let mut exit = Exit::Done;
     let mut results = Vec::new();
-    for path in paths {
-        for file in pipeline_files(path)? {
-            let (source, diagnostics) = check(context, &file)?;
-            results.push(json!({
-                "file": source.path,
-                "errors": diagnostics_json(&source, &diagnostics),
-            }));
-            if diagnostics.is_empty() {
-                output.note(format!("{}: valid", source.path));
-            } else {
-                exit = Exit::Invalid;
-                output.diagnostics(&source, &diagnostics);
-            }
+    for file in files_of(paths, named)? {
+        let (source, diagnostics) = check(&file, named, output)?;
+        results.push(json!({
+            "file": source.path,
+            "errors": diagnostics_json(&source, &diagnostics),
+        }));
+        if diagnostics.is_empty() {
+            output.note(format!("{}: valid", source.path));
+        } else {
+            exit = Exit::Invalid;
+            output.diagnostics(&source, &diagnostics);
         }
     }
     output.json(&json!({"status": exit.as_str(), "files": results}));
     Ok(exit)
 }
 
-fn check(context: &Context<'_>, file: &Path) -> Result<(SourceText, Vec<Diagnostic>), CliError> {
+/// The files that are meant: those of the project when none is named.
+fn files_of(paths: &[PathBuf], named: Option<&Path>) -> Result<Vec<PathBuf>, CliError> {
+    if !paths.is_empty() {
+        let files: Result<Vec<_>, _> = paths.iter().map(|path| pipeline_files(path)).collect();
+        return Ok(files?.concat());
+    }
+    let here = here()?;
+    let project = match named {
+        Some(folder) => Project::named(folder)?,
+        None => Project::above(&here)?,
+    };
+    let folder = project.pipelines();
+    let shown = fs::canonicalize(&here).unwrap_or(here);
+    pipeline_files(folder.strip_prefix(shown).unwrap_or(&folder))
+}
+
+fn check(
+    file: &Path,
+    named: Option<&Path>,
+    output: &Output,
+) -> Result<(SourceText, Vec<Diagnostic>), CliError> {
+    let located = match Project::of_pipeline(file, named, &here()?) {
+        Ok(located) => Ok(located),
+        Err(error @ ProjectError::NotAbove(_)) => Err(error),
+        Err(error) => return Err(error.into()),
+    };
+    let file = located.as_ref().map_or(file, |located| &located.file);
     let source = SourceText {
         path: file.display().to_string(),
         text: files::read_text(file)?,
@@ -44,6 +68,16 @@ fn check(context: &Context<'_>, file: &Path) -> Result<(SourceText, Vec<Diagnost
     let (pipeline, mut diagnostics) = parse(&source);
     // Also when the text has errors: one look should show them all.
     if let Some(pipeline) = pipeline {
+        let project = match located {
+            Ok(located) => located.project,
+            // A pipeline that brings its model along means its own folder.
+            Err(_) if pipeline.models.contains_key(&pipeline.base.value) => {
+                Project::unfounded(file.parent().unwrap_or(file))
+            }
+            Err(_) if !diagnostics.is_empty() => return Ok((source, diagnostics)),
+            Err(error) => return Err(error.into()),
+        };
+        let context = Context::of(project, output)?;
         diagnostics.extend(check_files(
             &pipeline,
             &context.settings.models,

@@ -5,7 +5,7 @@ mod learn;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -300,13 +300,20 @@ impl Baseline {
             && self.idle.iter().map(|idle| &idle.probe).eq(ids)
     }
 
-    /// Puts it into `folder` under its hash.
+    /// Puts it into `folder` under its hash, and returns the file.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn freeze(&self, folder: &Path) -> Result<(), BaselineError> {
+    pub fn freeze(&self, folder: &Path) -> Result<PathBuf, BaselineError> {
         let path = folder.join(format!("{}.json", self.hash().hex()));
-        Ok(files::replace(&path, &self.canonical(), Access::Usual)?)
+        files::replace(&path, &self.canonical(), Access::Usual)?;
+        Ok(path)
+    }
+
+    /// The files of all frozen baselines.
+    pub fn files(folder: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
     }
 
     /// All frozen baselines, the oldest first.

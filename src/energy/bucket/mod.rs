@@ -121,6 +121,32 @@ impl Bucket {
         Ok(bucket)
     }
 
+    /// Whether there is a bucket in `folder`.
+    pub fn is_in(folder: &Path) -> bool {
+        journal_in(folder).exists()
+    }
+
+    /// Takes away a bucket that nobody has taken from or granted to; any other stays.
+    ///
+    /// # Errors
+    /// When another process holds it, or its files cannot be read or removed.
+    pub fn discard_unused(folder: &Path) -> Result<(), BucketError> {
+        let lock = folder.join("lock");
+        let _held = Lock::acquire(&lock)?;
+        let is_use = |record: &Record| {
+            !matches!(
+                record.event,
+                BucketEvent::Checkpoint(_) | BucketEvent::Flowed(_)
+            )
+        };
+        if !Self::history(folder)?.iter().any(is_use) {
+            files::remove(&journal_in(folder))?;
+            files::remove(&lock)?;
+            files::remove_if_empty(folder);
+        }
+        Ok(())
+    }
+
     /// An empty bucket for those who only watch, gone when they are.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::engine::{EngineError, Event};
 use crate::learn::Compute;
 
 pub fn run(context: &Context<'_>, relearn: bool, seconds: f64) -> Result<Exit, CliError> {
+    context.require_project()?;
     let output = context.output;
     let time = Context::check_seconds(seconds, 1.0)?.min(Duration::from_secs(600));
     let mut with_time = Context {

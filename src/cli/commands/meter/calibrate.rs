@@ -14,6 +14,7 @@ use crate::engine::EngineError;
 use crate::files;
 
 pub fn run(context: &Context<'_>, wall: &Path, record: &Path) -> Result<Exit, CliError> {
+    context.require_project()?;
     let recording = Recording::read(record).map_err(EngineError::from)?;
     let metered: Vec<MeteredPower> = recording
         .stretches()

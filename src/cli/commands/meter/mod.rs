@@ -36,6 +36,7 @@ pub fn run(
 
 fn show(context: &Context<'_>, seconds: f64) -> Result<Exit, CliError> {
     let output = context.output;
+    context.say_notes();
     let time = Context::check_seconds(seconds, 0.3)?;
     let agent = agent(context)?;
     thread::sleep(time);
