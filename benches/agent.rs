@@ -15,7 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cryoflux::clock::Timestamp;
-use cryoflux::energy::agent::server::{Listen, serve};
+use cryoflux::energy::agent::Listen;
+use cryoflux::energy::agent::server::serve;
 use cryoflux::energy::agent::{AgentSettings, JouleAgent, LocalAgent};
 use cryoflux::energy::probes::powercap_probes;
 use cryoflux::energy::probes::sim::{Sensor, Simulated, Trace};

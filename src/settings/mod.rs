@@ -16,8 +16,9 @@ pub use environment::no_color;
 
 use environment::folder_from;
 
+use crate::energy::agent::Listen;
 use crate::energy::agent::client::AgentUrl;
-use crate::energy::agent::server::{DEFAULT_PORT, Listen};
+use crate::energy::agent::server::DEFAULT_PORT;
 use crate::energy::{
     BucketPolicy, DEFAULT_HZ, Inflow, ProbeChoice, Provenance, RaplChoice, Sources,
 };

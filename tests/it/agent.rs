@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use cryoflux::clock::Timestamp;
 use cryoflux::energy::agent::client::AgentUrl;
-use cryoflux::energy::agent::server::{Listen, ListenError, Token, read_token, serve};
+use cryoflux::energy::agent::server::serve;
 use cryoflux::energy::agent::{
-    AgentError, AgentSettings, JouleAgent, LocalAgent, Relearn, RemoteAgent, Status,
+    AgentError, AgentSettings, JouleAgent, Listen, ListenError, LocalAgent, Relearn, RemoteAgent,
+    Status, Token, read_token,
 };
 use cryoflux::energy::probes::sim::{Sensor, Simulated, Trace};
 use cryoflux::energy::{

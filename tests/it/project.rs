@@ -167,7 +167,6 @@ fn what_looks_at_the_machine_alone_needs_no_project() {
 #[test]
 fn a_first_run_that_fails_leaves_nothing_behind() {
     let lab = Lab::new();
-    fs::remove_dir_all(lab.path(".cryo")).unwrap();
     let text = fs::read_to_string(lab.path("cryo.toml")).unwrap();
     // Fetched models are the user's, not the project's.
     let cache = tempfile::tempdir().unwrap();

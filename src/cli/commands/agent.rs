@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use super::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::energy::agent::server::{Listen, Token, read_token, serve};
+use crate::energy::agent::server::serve;
+use crate::energy::agent::{Listen, Token, read_token};
 use crate::engine::{EngineError, local_agent};
 use crate::settings::listen_at;
 

@@ -3,17 +3,23 @@
 
 pub mod client;
 mod idle;
+mod listen;
 mod local;
 mod metrics;
 mod number;
 mod patience;
 pub mod server;
+#[cfg(unix)]
+mod socket;
+mod token;
 mod wire;
 
 use std::time::Duration;
 
 pub use client::RemoteAgent;
+pub use listen::{Listen, ListenError};
 pub use local::{AgentSettings, LocalAgent};
+pub use token::{Token, read_token};
 pub use wire::{About, BucketView, Progress, Sample, Status};
 
 use super::baseline::{Baseline, BaselineError, IdleState, Learning};

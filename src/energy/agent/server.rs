@@ -1,9 +1,8 @@
 //! The agent behind a socket: HTTP/1.1 on loopback or on a Unix socket.
 
-use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,15 +25,17 @@ use tokio::sync::{Semaphore, watch};
 
 use super::super::baseline::{BaselineError, IdleState};
 use super::super::bucket::{Closed, LeaseId, Refusal, Take};
+use super::listen::{Listen, ListenError};
 use super::patience::Patient;
+#[cfg(unix)]
+use super::socket::OwnSocket;
+use super::token::Token;
 use super::wire::{
     ClosedBody, ErrorBody, GrantBody, GrantedBody, LearnBody, LeaseBody, ProgressBody, StirBody,
     TakeBody, TakenBody, joules_of,
 };
 use super::{AgentError, JouleAgent, LocalAgent, Relearn, metrics};
 use crate::clock::Timestamp;
-use crate::digest::Digest;
-use crate::files::{self, FileError};
 use crate::id::new_id;
 use crate::units::Joules;
 
@@ -55,109 +56,6 @@ const TOO_MANY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
 /// The description of everything here.
 const OPENAPI: &str = include_str!("../../../schemas/agent.json");
-
-/// Where to listen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// At an address and port.
-    Tcp(SocketAddr),
-    /// At a Unix socket, which only this user can open.
-    Unix(PathBuf),
-}
-
-/// What a client must show before it spends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token(Digest);
-
-/// Why the agent does not start to listen.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// The address can be reached from elsewhere, and there is no token.
-    #[error("{0} can be reached from other machines, and no token is set")]
-    Public(IpAddr),
-    /// The address cannot be used.
-    #[error("{at} cannot be listened at: {source}")]
-    Address {
-        /// It.
-        at: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The token's file cannot be read.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// Others can read the token.
-    #[error("{} can be read by others", .0.display())]
-    Readable(PathBuf),
-    /// It is no token.
-    #[error("{} must hold one line of 16 to 256 characters", .0.display())]
-    NoToken(PathBuf),
-    /// This system has no Unix sockets.
-    #[error("there are no Unix sockets here")]
-    NoUnixSockets,
-}
-
-impl ListenError {
-    /// What a person can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Public(_) => Some(
-                "name a file with a token: `token_file` in [agent] of cryo.toml; or listen at 127.0.0.1"
-                    .into(),
-            ),
-            Self::Address { .. } => {
-                Some("is another agent running? `listen` in [agent] names another address".into())
-            }
-            Self::File(error) => error.hint(),
-            Self::Readable(path) => Some(format!("chmod 600 {}", path.display())),
-            Self::NoToken(path) => Some(format!(
-                "(umask 077; openssl rand -hex 32 > {})",
-                path.display()
-            )),
-            Self::NoUnixSockets => None,
-        }
-    }
-}
-
-/// Reads a token from a file that only its owner may read.
-///
-/// # Errors
-/// When the file cannot be read, can be read by others, or holds no token.
-pub fn read_token(path: &Path) -> Result<String, ListenError> {
-    let text = files::read_text(path)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let is_private =
-            fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 == 0);
-        if !is_private {
-            return Err(ListenError::Readable(path.to_owned()));
-        }
-    }
-    let token = text.trim();
-    let is_plain = token.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_plain && (16..=256).contains(&token.len()) {
-        Ok(token.to_owned())
-    } else {
-        Err(ListenError::NoToken(path.to_owned()))
-    }
-}
-
-impl Token {
-    /// Of a text.
-    pub fn new(text: &str) -> Self {
-        Self(Digest::of(text.as_bytes()))
-    }
-
-    /// Digests are compared, so that the time it takes says nothing of the token.
-    fn is_in(&self, headers: &HeaderMap) -> bool {
-        let shown = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "));
-        shown.is_some_and(|shown| Digest::of(shown.as_bytes()) == self.0)
-    }
-}
 
 #[derive(Clone)]
 struct Shared {
@@ -224,15 +122,6 @@ pub fn serve(
     result
 }
 
-impl std::fmt::Display for Listen {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "http://{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 #[cfg(unix)]
 async fn unix(
     path: &Path,
@@ -240,20 +129,10 @@ async fn unix(
     stop: watch::Receiver<bool>,
     ready: impl FnOnce(),
 ) -> Result<(), ListenError> {
-    use std::os::unix::fs::PermissionsExt;
-    let failed = |source| ListenError::Address {
-        at: path.display().to_string(),
-        source,
-    };
-    // A socket that nobody listens at is what a killed agent left.
-    if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
-        files::remove(path)?;
-    }
-    let listener = tokio::net::UnixListener::bind(path).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let socket = OwnSocket::bind(path)?;
     ready();
-    accept(router, stop, async || Ok(listener.accept().await?.0)).await;
-    Ok(files::remove(path)?)
+    accept(router, stop, async || Ok(socket.accept().await?.0)).await;
+    socket.remove()
 }
 
 #[cfg(not(unix))]
