@@ -151,7 +151,7 @@ impl EngineError {
         match self {
             Self::Leakage { .. } => Some("remove these rows from one of the two files".into()),
             Self::Altered { .. } => Some(
-                "restore it from a backup; for a base model, remove its folder and run again"
+                "restore it from a backup; a base model is fetched anew by `cryo model pull NAME`"
                     .into(),
             ),
             Self::KeyLost(_) => Some(

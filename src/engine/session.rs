@@ -27,6 +27,7 @@ use crate::files::Lock;
 use crate::gate::merkle_root;
 use crate::id::new_id;
 use crate::learn::Compute;
+use crate::model::Folder;
 use crate::pipeline::{Task, Work};
 use crate::plan::{Decision, Plan, plan, short_reason};
 use crate::project::Project;
@@ -142,9 +143,10 @@ impl Session {
             events,
         )?;
         mark(&workspace.project, &workspace.chain)?;
-        workspace
+        let base = workspace
             .cache
             .fetch(&workspace.entry, &mut |event| events(Event::Fetch(event)))?;
+        Folder::read_words(&base)?;
         let about = agent.about()?;
         let provenance = about.provenance.ok_or(AgentError::NoProbe)?;
         let wanted = if settings.require_baseline {

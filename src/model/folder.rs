@@ -59,6 +59,16 @@ pub enum FolderError {
         /// What is wrong.
         cause: TokenizerError,
     },
+    /// Its tokenizer gives ids that its embeddings lack.
+    #[error("{}: tokenizer.json has token ids up to {highest}, but the embedding table has {rows} rows, from id 0 on", folder.display())]
+    Words {
+        /// The folder.
+        folder: PathBuf,
+        /// The highest id.
+        highest: u32,
+        /// Rows of the table, from id 0 on.
+        rows: usize,
+    },
     /// Its weights cannot be used.
     #[error("{}: {cause}", file.display())]
     Weights {
@@ -95,20 +105,7 @@ impl Folder {
     /// # Errors
     /// Names the file, and the tensor where it is one.
     pub fn load(path: &Path) -> Result<Self, FolderError> {
-        let config =
-            ModelConfig::parse(&files::read(&path.join("config.json"))?).map_err(|cause| {
-                FolderError::Config {
-                    folder: path.to_owned(),
-                    cause,
-                }
-            })?;
-        let tokenizer =
-            TextTokenizer::parse(&files::read(&path.join("tokenizer.json"))?).map_err(|cause| {
-                FolderError::Tokenizer {
-                    folder: path.to_owned(),
-                    cause,
-                }
-            })?;
+        let (config, tokenizer) = Self::read_words(path)?;
         let file = path.join(MODEL_FILE);
         let bytes = files::read(&file)?;
         let hash = Digest::of(&bytes);
@@ -149,6 +146,36 @@ impl Folder {
             hash,
             embed_tokens,
         })
+    }
+
+    /// The configuration and the tokenizer, which must fit each other.
+    ///
+    /// # Errors
+    /// When one of them cannot be used, or a token has no embedding.
+    pub fn read_words(path: &Path) -> Result<(ModelConfig, TextTokenizer), FolderError> {
+        let folder = || path.to_owned();
+        let config =
+            ModelConfig::parse(&files::read(&path.join("config.json"))?).map_err(|cause| {
+                FolderError::Config {
+                    folder: folder(),
+                    cause,
+                }
+            })?;
+        let tokenizer =
+            TextTokenizer::parse(&files::read(&path.join("tokenizer.json"))?).map_err(|cause| {
+                FolderError::Tokenizer {
+                    folder: folder(),
+                    cause,
+                }
+            })?;
+        match tokenizer.highest_id() {
+            Some(highest) if highest as usize >= config.vocabulary => Err(FolderError::Words {
+                folder: folder(),
+                highest,
+                rows: config.vocabulary,
+            }),
+            _ => Ok((config, tokenizer)),
+        }
     }
 
     /// The head's tensors under their full names; `None` when the folder has no trained head for

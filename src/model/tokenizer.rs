@@ -72,9 +72,9 @@ impl TextTokenizer {
             .collect()
     }
 
-    /// Entries of the token table.
-    pub fn vocabulary(&self) -> usize {
-        self.0.get_vocab_size(true)
+    /// The highest id that a text can get.
+    pub fn highest_id(&self) -> Option<u32> {
+        self.0.get_vocab(true).into_values().max()
     }
 }
 

@@ -2,9 +2,10 @@
 //! nothing.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
-use crate::lab::{Lab, ran, rows};
+use crate::lab::{Lab, fixtures, ran, rows};
 
 #[test]
 fn bad_rows_are_named_and_no_joule_is_taken() {
@@ -69,25 +70,143 @@ fn a_text_shared_with_the_gate_is_refused_with_its_rows() {
 }
 
 #[test]
-fn a_model_with_a_missing_tensor_aborts_with_its_joules_on_record() {
+fn a_version_with_a_missing_tensor_aborts_with_its_joules_on_record() {
     let lab = Lab::new();
     lab.apply().expect(0);
-    let cached = fs::read_dir(lab.path("cache"))
+    let version = fs::read_dir(lab.path(".cryo/versions"))
         .unwrap()
         .flatten()
         .next()
-        .unwrap()
-        .path();
-    let file = cached.join("model.safetensors");
+        .unwrap();
+    let file = version.path().join("model.safetensors");
     let bytes = fs::read(&file).unwrap();
     fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
-    lab.write("data/train-new.csv", &rows(5, 700_000));
     let run = lab.apply();
     assert!(run.stderr.contains("model.safetensors"), "{}", run.stderr);
     assert_eq!(run.code, 13);
     let receipts = lab.history();
     assert!(receipts.iter().any(|receipt| receipt["kind"] == "aborted"));
+    fs::write(&file, bytes).unwrap();
     lab.cryo(&["verify"]).expect(0);
+}
+
+/// The folder of the lab's base model in its cache.
+fn cached(lab: &Lab) -> PathBuf {
+    let entries = fs::read_dir(lab.path("cache")).unwrap().flatten();
+    entries
+        .map(|entry| entry.path())
+        .find(|path| path.is_dir())
+        .unwrap()
+}
+
+#[test]
+fn a_damaged_cached_model_is_fetched_anew_or_refused_before_a_joule_is_taken() {
+    let lab = Lab::new();
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    let file = cached(&lab).join("model.safetensors");
+    let whole = fs::read(&file).unwrap();
+    let damage = || {
+        fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+        let list = lab.cryo(&["model", "list"]).expect(0).stdout;
+        assert!(list.contains("damaged"), "{list}");
+    };
+    for args in [&["model", "pull", "tiny"][..], &["search", "a good film"]] {
+        damage();
+        let run = lab.cryo(args).expect(0);
+        assert!(run.stderr.contains("is damaged"), "{}", run.stderr);
+        assert_eq!(fs::read(&file).unwrap(), whole);
+    }
+    // The same size and time tell nothing: who asks by name has it read.
+    let mut bent = whole.clone();
+    bent[whole.len() / 2] ^= 1;
+    let time = fs::metadata(&file).unwrap().modified().unwrap();
+    fs::write(&file, &bent).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    let run = lab.cryo(&["model", "pull", "tiny"]).expect(0);
+    assert!(run.stderr.contains("is damaged"), "{}", run.stderr);
+    assert_eq!(fs::read(&file).unwrap(), whole);
+    damage();
+    lab.write("data/train-new.csv", &rows(5, 700_000));
+    let before = (lab.history().len(), lab.level());
+    lab.edit("cryo.toml", "fixtures/bert-tiny", "fixtures/no-such-model");
+    lab.apply().expect(13);
+    assert_eq!((lab.history().len(), lab.level()), before);
+}
+
+#[test]
+fn a_token_beyond_the_embeddings_is_refused_before_a_joule_is_taken() {
+    let lab = Lab::new();
+    let model = fixtures().join("bert-tiny");
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let bytes = fs::read(model.join(name)).unwrap();
+        lab.write(&format!("model/{name}"), "");
+        fs::write(lab.path("model").join(name), bytes).unwrap();
+    }
+    let text = fs::read_to_string(lab.path("model/tokenizer.json")).unwrap();
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let config = fs::read_to_string(model.join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let size = config["vocab_size"].as_u64().unwrap();
+    let added = tokenizer["added_tokens"].as_array_mut().unwrap();
+    let mut brand = added[0].clone();
+    brand["id"] = size.into();
+    brand["content"] = "brandx".into();
+    brand["special"] = false.into();
+    added.push(brand);
+    lab.write("model/tokenizer.json", &tokenizer.to_string());
+    lab.edit("cryo.toml", &model.display().to_string(), "model");
+    lab.write("data/train.csv", &format!("{}brandx film,1\n", rows(50, 0)));
+    for args in [&["apply", "p.toml"][..], &["model", "show", "tiny"]] {
+        let run = lab.cryo(args).expect(3);
+        let figures = format!("token ids up to {size}, but the embedding table has {size} rows");
+        assert!(run.stderr.contains(&figures), "{}", run.stderr);
+    }
+    assert!(lab.history().is_empty() && !lab.path(".cryo").exists());
+}
+
+#[test]
+fn pip_runs_no_module_of_the_project() {
+    let lab = Lab::new();
+    let trap = format!(
+        "open({:?}, 'w')\n",
+        lab.path("executed").display().to_string()
+    );
+    lab.edit(
+        "cryo.toml",
+        "[models.tiny]",
+        "[models.far]\nsources = [\"pypi:no-such-package-here==1.0/model\"]\n\
+         sha256 = \"53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db\"\n[models.tiny]",
+    );
+    let pull = || {
+        let args = ["model", "pull", "far"];
+        lab.cryo_with(&args, &[("PIP_NO_INDEX", "1")]).expect(13)
+    };
+    lab.write("pip.py", &trap);
+    pull();
+    assert!(!lab.path("executed").exists(), "pip.py ran");
+    fs::remove_file(lab.path("pip.py")).unwrap();
+    lab.write("pip/__init__.py", &trap);
+    lab.write("pip/__main__.py", &trap);
+    let run = pull();
+    assert!(!lab.path("executed").exists(), "pip/__main__.py ran");
+    // It was pip itself that found nothing.
+    assert!(
+        run.stderr.contains("No matching distribution"),
+        "{}",
+        run.stderr
+    );
+    let quiet = lab.cryo_with(&["model", "pull", "far"], &[("HF_HUB_OFFLINE", "1")]);
+    assert!(
+        quiet
+            .expect(13)
+            .stderr
+            .contains("offline (HF_HUB_OFFLINE): not fetched")
+    );
 }
 
 #[cfg(unix)]

@@ -9,6 +9,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::Progress;
 use crate::engine::{Event, model_entry};
 use crate::model::Folder;
+use crate::model::fetch::Kept;
 
 pub fn run(context: &Context<'_>, command: ModelCommand) -> Result<Exit, CliError> {
     // Without a project the user's own file may declare models.
@@ -25,6 +26,8 @@ pub fn run(context: &Context<'_>, command: ModelCommand) -> Result<Exit, CliErro
 fn pull(context: &Context<'_>, name: &str) -> Result<Exit, CliError> {
     let entry = model_entry(name, None, &context.settings)?;
     let cache = context.settings.model_cache(&context.project);
+    // Who asks for a model by name wants to be sure of it.
+    cache.distrust(&entry);
     let mut progress = Progress::new(context.output);
     let fetched = cache.fetch(&entry, &mut |event| progress.show(Event::Fetch(event)));
     progress.finish();
@@ -47,15 +50,17 @@ fn list(context: &Context<'_>) -> Result<Exit, CliError> {
     for name in context.settings.models.keys() {
         let entry = model_entry(name, None, &context.settings)?;
         let sources: Vec<String> = entry.sources.iter().map(ToString::to_string).collect();
-        let is_here = cache.has(&entry);
-        values.push(
-            json!({"name": name, "sha256": entry.sha256, "cached": is_here, "sources": sources}),
-        );
-        let place = if is_here { "cached" } else { "not fetched" };
+        let kept = cache.kept(&entry);
+        values.push(json!({
+            "name": name,
+            "sha256": entry.sha256,
+            "cached": kept == Kept::Whole,
+            "sources": sources,
+        }));
         rows.push(vec![
             name.clone(),
             entry.sha256.short(),
-            place.to_owned(),
+            kept.to_string(),
             sources.join(", "),
         ]);
     }
@@ -69,11 +74,14 @@ fn list(context: &Context<'_>) -> Result<Exit, CliError> {
 fn show(context: &Context<'_>, name: &str) -> Result<Exit, CliError> {
     let entry = model_entry(name, None, &context.settings)?;
     let cache = context.settings.model_cache(&context.project);
-    if !cache.has(&entry) {
-        return Err(
-            CliError::invalid(format!("model {name} is not in the cache"))
-                .hint(format!("cryo model pull {name}")),
-        );
+    let what = match cache.kept(&entry) {
+        Kept::Whole => None,
+        Kept::Absent => Some("is not in the cache".to_owned()),
+        Kept::Damaged(cause) => Some(format!("is damaged: {cause}")),
+    };
+    if let Some(what) = what {
+        let error = CliError::invalid(format!("model {name} {what}"));
+        return Err(error.hint(format!("cryo model pull {name}")));
     }
     let folder = Folder::load(&cache.path(&entry))?;
     let config = &folder.config;

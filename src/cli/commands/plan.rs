@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::energy::agent::{AgentError, BucketView};
 use crate::energy::{Bucket, Clock, Ledger, Provenance, Purpose, SystemClock, discover};
 use crate::engine::{EngineError, Workspace, holdout_root, last_level, open_agent};
+use crate::model::fetch::Kept;
 use crate::plan::plan;
 use crate::receipts::NodeKey;
 
@@ -41,7 +42,7 @@ pub fn run(context: &Context<'_>, pipeline: &Path) -> Result<Exit, CliError> {
     output.table(&["decision", "task", "joules", "reason"], rows);
     if !output.is_json() {
         output.say(format!("\nbucket holds {}", plan.bucket_joules.human()));
-        if !workspace.cache.has(&workspace.entry) {
+        if workspace.cache.kept(&workspace.entry) != Kept::Whole {
             let sources: Vec<String> = workspace
                 .entry
                 .sources

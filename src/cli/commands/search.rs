@@ -1,6 +1,7 @@
 //! `cryo search`
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::json;
 
@@ -8,6 +9,9 @@ use super::Context;
 use crate::analytics::IndexStore;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::output::Progress;
+use crate::digest::Digest;
+use crate::engine::{Event, model_entry};
 use crate::learn::Embedding;
 use crate::model::{Encoder, Folder};
 
@@ -29,8 +33,7 @@ pub fn run(
             names => error.hint(format!("available: {}", names.join(", "))),
         }
     })?;
-    // The index names the encoder that made it; the cache has models under their digests.
-    let folder = Folder::load(&context.settings.cache.join(state.encoder.hex()))?;
+    let folder = Folder::load(&encoder_folder(context, state.encoder)?)?;
     let compute = context.compute()?;
     let encoder = Encoder::new(&folder.config, &folder.weights, &compute.arithmetic);
     let tokens = vec![folder.tokenizer.encode(text, folder.embed_tokens)?];
@@ -69,6 +72,20 @@ fn indexes(context: &Context<'_>) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// The index names the encoder that made it; the cache has models under their digests.
+fn encoder_folder(context: &Context<'_>, encoder: Digest) -> Result<PathBuf, CliError> {
+    let mut models = context.settings.models.iter();
+    let Some((name, _)) = models.find(|(_, model)| model.sha256 == encoder) else {
+        return Ok(context.settings.cache.join(encoder.hex()));
+    };
+    let entry = model_entry(name, None, &context.settings)?;
+    let cache = context.settings.model_cache(&context.project);
+    let mut progress = Progress::new(context.output);
+    let fetched = cache.fetch(&entry, &mut |event| progress.show(Event::Fetch(event)));
+    progress.finish();
+    Ok(fetched?)
 }
 
 fn only_index(context: &Context<'_>) -> Result<String, CliError> {

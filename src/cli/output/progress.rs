@@ -154,6 +154,9 @@ impl<'a> Progress<'a> {
 
     fn fetch(&mut self, event: FetchEvent) {
         match event {
+            FetchEvent::Damaged { model, cause } => self.note(format!(
+                "model     {model} in the cache is damaged ({cause}); it is fetched anew"
+            )),
             FetchEvent::Trying(source) => self.note(format!("model     trying {source}")),
             FetchEvent::GaveWay { source, cause } => {
                 self.note(format!("          {source} gives way: {cause}"));

@@ -61,7 +61,7 @@ impl Hub {
         let cache = Cache::new(self.folder.clone()).repo(repo);
         let missing = |name: &str| {
             SourceError::Unavailable(format!(
-                "HF_HUB_OFFLINE is set and {name} is not in the cache"
+                "offline (HF_HUB_OFFLINE): not fetched, and {name} is not in the hub's cache"
             ))
         };
         let required = REQUIRED

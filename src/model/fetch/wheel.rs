@@ -53,7 +53,10 @@ fn download(
             "1",
             "--dest",
         ]);
-        command.arg(folder).arg(&requirement);
+        command.arg(".").arg(&requirement);
+        // Python looks for its modules in the current folder first, and a project may come from
+        // a stranger: `pip.py` would run. This folder is new and empty.
+        command.current_dir(folder);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
