@@ -51,7 +51,7 @@ pub enum DatasetError {
     #[error(transparent)]
     File(#[from] FileError),
     /// No file fits the path.
-    #[error("no file fits `{0}`")]
+    #[error("no file matches `{0}`")]
     NoFile(String),
     /// A file without rows.
     #[error("{} has no rows", .0.display())]
@@ -77,7 +77,7 @@ pub enum DatasetError {
         what: String,
     },
     /// All rows have one label.
-    #[error("{} has one class only: every row is `{label}`", path.display())]
+    #[error("{} has only one class: every row is `{label}`", path.display())]
     OneClass {
         /// The file.
         path: PathBuf,
@@ -180,7 +180,7 @@ fn read_file(
         return Err(DatasetError::Row {
             path: path.to_owned(),
             line,
-            what: "a quote is opened here and never closed".into(),
+            what: "a quote opens here and never closes".into(),
         });
     }
     let mut reader = csv::ReaderBuilder::new().from_reader(content.as_bytes());
@@ -238,7 +238,7 @@ fn class_of(text: &str, names: &[String]) -> Result<usize, String> {
     };
     by_name.or_else(by_number).ok_or_else(|| {
         format!(
-            "label `{text}` is none of {} (or 0 to {})",
+            "label `{text}` is not one of {} (or 0 to {})",
             names.join(", "),
             names.len() - 1
         )
@@ -317,7 +317,7 @@ mod tests {
             ),
             (
                 b"text,label\ngood,1\nbad,2\n",
-                "rows.csv, line 3: label `2` is none of negative, positive (or 0 to 1)",
+                "rows.csv, line 3: label `2` is not one of negative, positive (or 0 to 1)",
             ),
             (
                 b"text,label\ngood,1\nb\xffd,0\n",
@@ -325,7 +325,7 @@ mod tests {
             ),
             (
                 b"text,label\ngood,1\n\"bad,0\nmore,1\n",
-                "rows.csv, line 3: a quote is opened here and never closed",
+                "rows.csv, line 3: a quote opens here and never closes",
             ),
             (
                 b"text,label\ngood,1\nbad,0,0\n",
@@ -335,7 +335,7 @@ mod tests {
             (b"text,label\n", "rows.csv has no rows"),
             (
                 b"text,label\na,1\nb,1\n",
-                "rows.csv has one class only: every row is `positive`",
+                "rows.csv has only one class: every row is `positive`",
             ),
             (
                 b"body,label\na,1\n",

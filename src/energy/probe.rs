@@ -75,7 +75,7 @@ impl FromStr for Provenance {
         Self::ALL
             .into_iter()
             .find(|provenance| provenance.as_str() == text)
-            .ok_or_else(|| format!("`{text}` is none of {}", known.join(", ")))
+            .ok_or_else(|| format!("`{text}` is not one of {}", known.join(", ")))
     }
 }
 

@@ -63,7 +63,7 @@ pub enum RecordError {
         cause: String,
     },
     /// It is there already.
-    #[error("{0} exists already; a recording is never overwritten")]
+    #[error("{0} already exists; a recording is never overwritten")]
     Exists(String),
     /// More than can be read at once.
     #[error("{file} has {bytes} bytes, at most {LARGEST} are read")]

@@ -65,7 +65,7 @@ pub fn check_files(
         if matches!(&task.work, Work::Lora(lora, _) if lora.stop == Stop::Eta) && !has_tune {
             let name = &task.name;
             let message = format!(
-                "task `{}` stops by the tune split, and there is none",
+                "task `{}` has `stop = \"eta\"`, which needs a tune split",
                 name.value
             );
             found.push(
@@ -89,7 +89,7 @@ fn check_columns(
         Err(error) => {
             found.push(
                 Diagnostic::new(path.span.clone(), error.to_string())
-                    .hint("paths start at the folder of cryo.toml"),
+                    .hint("paths are relative to the folder of cryo.toml"),
             );
             return;
         }

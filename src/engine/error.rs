@@ -81,7 +81,7 @@ pub enum EngineError {
     #[error("an id of a run was refused: {0}")]
     BadId(String),
     /// No randomness.
-    #[error("the operating system gives no randomness: {0}")]
+    #[error("the operating system provided no random numbers: {0}")]
     Randomness(getrandom::Error),
     /// See the inner error.
     #[error(transparent)]

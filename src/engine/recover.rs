@@ -52,7 +52,7 @@ impl OpenLease {
 pub(super) fn torn_tail(path: &Path, keys: &Path, events: Events<'_>) -> Result<(), EngineError> {
     if let Some(aside) = Chain::repair_tail(path, &Keyring::load(keys)?)? {
         events(Event::Note(format!(
-            "the last line of {} was cut off by a crash; it was never acknowledged and now lies in {}",
+            "a crash cut off the last line of {}; it had not been confirmed, and is now in {}",
             path.display(),
             aside.display()
         )));
@@ -89,7 +89,7 @@ pub(super) fn leases_and_heads(
         if is_behind && versions.folder(&newest.model_hash).exists() {
             versions.move_head(pipeline, newest)?;
             events(Event::Note(format!(
-                "the head of {pipeline} moved on to version {}, which was accepted before a crash",
+                "the head of {pipeline} was moved to version {}, which was accepted before a crash",
                 newest.version
             )));
         }
@@ -140,13 +140,13 @@ fn settle_dead_lease(
         receipt.joules_forfeited = Some(charged);
         receipt.timestamp = now;
         receipt.reason = format!(
-            "the process ended during the run; nobody measured all of its joules, so {charged} J are charged, the lease in full"
+            "the process ended during the run and its joules were not fully measured, so {charged} J are charged, the whole lease"
         );
         let entry = records.chain.append(receipt, records.key)?.clone();
         events(Event::Recorded(Box::new(entry)));
     }
     events(Event::Note(format!(
-        "an earlier run of {} ended without settling; {} were charged, its lease in full",
+        "an earlier run of {} ended before its joules were settled; its whole lease was charged, {}",
         open.run.name,
         charged.human()
     )));

@@ -33,7 +33,7 @@ impl FromStr for DeviceChoice {
                 .strip_prefix("cuda:")
                 .and_then(|number| number.parse().ok())
                 .map(Self::Cuda)
-                .ok_or_else(|| format!("`{text}` is none of auto, cpu, cuda:0")),
+                .ok_or_else(|| format!("`{text}` is not one of auto, cpu, cuda:0")),
         }
     }
 }
@@ -52,10 +52,10 @@ impl fmt::Display for DeviceChoice {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// This build has no CUDA.
-    #[error("device {0} was asked for, but this cryo was built without CUDA")]
+    #[error("device {0} was requested, but this cryo was built without CUDA")]
     NoCuda(DeviceChoice),
     /// There are fewer cards.
-    #[error("device {asked} was asked for, but {found} CUDA cards were found")]
+    #[error("device {asked} was requested, but {found} CUDA cards were found")]
     NoCard {
         /// The setting.
         asked: DeviceChoice,
@@ -63,7 +63,7 @@ pub enum DeviceError {
         found: usize,
     },
     /// The device computes in other precisions.
-    #[error("precision {0} was asked for, but the CPU computes in f32 alone")]
+    #[error("precision {0} was requested, but the CPU only computes in f32")]
     NoPrecision(Precision),
     /// There is less memory than the update needs.
     #[error("the update needs about {needed} of memory, and {free} are free")]
@@ -74,7 +74,7 @@ pub enum DeviceError {
         free: Bytes,
     },
     /// No thread to work on.
-    #[error("the operating system gives no thread: {0}")]
+    #[error("a thread could not be started: {0}")]
     NoThread(String),
 }
 

@@ -71,7 +71,7 @@ pub enum AdapterError {
         cause: String,
     },
     /// A target name fits no linear layer.
-    #[error("target module `{name}` fits no linear layer of this model; it has {known}")]
+    #[error("no linear layer of this model matches target module `{name}`; available: {known}")]
     NoSuchModule {
         /// The name.
         name: String,

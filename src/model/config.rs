@@ -71,13 +71,13 @@ pub enum ConfigError {
     #[error("config.json: {0}")]
     Malformed(String),
     /// Another model family.
-    #[error("config.json: model_type `{0}` cannot be run; `bert` and `distilbert` can")]
+    #[error("config.json: model_type `{0}` is not supported; `bert` and `distilbert` are")]
     Architecture(String),
     /// Another non-linearity.
-    #[error("config.json: activation `{0}` cannot be run; gelu, gelu_new and relu can")]
+    #[error("config.json: activation `{0}` is not supported; gelu, gelu_new and relu are")]
     Activation(String),
     /// Sizes that contradict each other.
-    #[error("config.json: width {hidden} cannot be split over {heads} heads")]
+    #[error("config.json: hidden size {hidden} is not a multiple of {heads} heads")]
     Heads {
         /// Width.
         hidden: usize,
@@ -293,7 +293,7 @@ mod tests {
     fn what_cannot_be_run_is_named() {
         let gpt = BERT.replace("\"bert\"", "\"gpt2\"");
         let error = ModelConfig::parse(gpt.as_bytes()).unwrap_err().to_string();
-        assert!(error.contains("`gpt2` cannot be run"), "{error}");
+        assert!(error.contains("`gpt2` is not supported"), "{error}");
         assert!(ModelConfig::parse(b"{}").is_err());
         let heads = BERT.replace("\"num_attention_heads\": 4", "\"num_attention_heads\": 5");
         assert!(matches!(

@@ -246,7 +246,7 @@ fn read_task(
         table.report(Diagnostic::new(
             name.span.clone(),
             format!(
-                "task name `{}` must be of letters, digits, `-` and `_`",
+                "task name `{}` may only have letters, digits, `-` and `_`",
                 name.value
             ),
         ));
@@ -411,7 +411,10 @@ fn check_references(
                 diagnostics.push(
                     Diagnostic::new(
                         needed.span.clone(),
-                        format!("task `{name}` needs `{}`, which is no task", needed.value),
+                        format!(
+                            "task `{name}` needs `{}`, but there is no such task",
+                            needed.value
+                        ),
                     )
                     .did_you_mean(&needed.value, names().filter(|other| other != name)),
                 );
@@ -436,7 +439,7 @@ fn check_references(
                     Diagnostic::new(
                         task.data.span.clone(),
                         format!(
-                            "task `{name}` learns from `{}`, which names no label column",
+                            "task `{name}` trains on `{}`, which has no `label` column set",
                             task.data.value
                         ),
                     )
@@ -450,7 +453,7 @@ fn check_references(
                 diagnostics.push(
                     Diagnostic::new(
                         task.name.span.clone(),
-                        format!("task `{name}` has no gate to pass"),
+                        format!("task `{name}` has no gate split to be tested on"),
                     )
                     .hint("add a [holdout] with `gate = \"data/gate.csv\"`"),
                 );

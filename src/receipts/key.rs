@@ -29,7 +29,7 @@ pub enum KeyError {
     #[error("{} is not an Ed25519 key in PEM form", .0.display())]
     Malformed(PathBuf),
     /// No randomness for a new key.
-    #[error("the operating system gives no randomness for a new key: {0}")]
+    #[error("the operating system provided no random numbers for a new key: {0}")]
     Randomness(getrandom::Error),
 }
 

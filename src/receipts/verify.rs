@@ -131,7 +131,9 @@ fn arithmetic(receipt: &Receipt) -> Result<(), String> {
         if said == is {
             Ok(())
         } else {
-            Err(format!("{what} is said to be {said}, it is {is}"))
+            Err(format!(
+                "{what} should be {is}, but the receipt says {said}"
+            ))
         }
     };
     if let (Some(spent), Some(train), Some(eval)) = (
@@ -231,7 +233,7 @@ fn commits(entries: &[Entry]) -> Finding {
                 return failed(
                     CHECK,
                     entry,
-                    "the gate was looked at without a commit before",
+                    "it was tested on the gate split without a commit before",
                 );
             }
             (Kind::Decision | Kind::Aborted, Some(commit)) => {
@@ -247,19 +249,19 @@ fn commits(entries: &[Entry]) -> Finding {
                     || commit.receipt.adapter_hash != receipt.adapter_hash
                     || root(&commit.receipt) != root(receipt)
                 {
-                    return failed(CHECK, entry, "its commit is about another candidate");
+                    return failed(CHECK, entry, "its commit names another candidate");
                 }
                 let look = looks.get(&split).copied().unwrap_or(0);
                 let gate = receipt.gate.as_ref();
                 if gate.is_some_and(|gate| gate.look > gate.looks_budget) {
-                    return failed(CHECK, entry, "it is a look beyond the budget of its split");
-                }
-                if gate.is_some_and(|gate| gate.look != look) {
                     return failed(
                         CHECK,
                         entry,
-                        &format!("it counts as another look than number {look}"),
+                        "it is beyond the looks that its gate split may have",
                     );
+                }
+                if gate.is_some_and(|gate| gate.look != look) {
+                    return failed(CHECK, entry, &format!("its look number {look} is wrong"));
                 }
             }
             _ => {}
@@ -269,7 +271,7 @@ fn commits(entries: &[Entry]) -> Finding {
     ok(
         CHECK,
         format!(
-            "{total} at {} gate split{}, {} without an answer",
+            "{total} at {} gate split{}, {} without a result",
             looks.len(),
             if looks.len() == 1 { "" } else { "s" },
             open.len()
@@ -301,11 +303,7 @@ fn lineage(entries: &[Entry]) -> Finding {
         }
         if let Some(head) = heads.get(receipt.pipeline.as_str()) {
             if receipt.base_model_hash != head.new_model_hash {
-                return failed(
-                    "lineage",
-                    entry,
-                    "it does not start from the head before it",
-                );
+                return failed("lineage", entry, "it does not start from the previous head");
             }
             // The head's own receipt holds its loss; on the same split there is no other.
             let root = |receipt: &Receipt| receipt.holdout.as_ref().map(|holdout| holdout.root);
@@ -322,7 +320,7 @@ fn lineage(entries: &[Entry]) -> Finding {
         }
         if receipt.accepted {
             if receipt.new_model_hash.is_none() {
-                return failed("lineage", entry, "it is accepted and names no model");
+                return failed("lineage", entry, "it was accepted but names no model");
             }
             heads.insert(&receipt.pipeline, receipt);
             accepted += 1;
@@ -330,7 +328,7 @@ fn lineage(entries: &[Entry]) -> Finding {
     }
     ok(
         "lineage",
-        format!("{accepted} accepted, each from the head before it"),
+        format!("{accepted} accepted, each based on the previous head"),
     )
 }
 
@@ -372,7 +370,7 @@ fn files(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
     let mut finding = ok("artefacts", format!("{checked} digests match their files"));
     if absent > 0 {
         finding.status = Status::Unchecked;
-        finding.text = format!("{}, {absent} files are not here", finding.text);
+        finding.text = format!("{}, {absent} files are missing", finding.text);
     }
     finding
 }
@@ -392,7 +390,7 @@ fn heads(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
                     check: "head",
                     status: Status::Unchecked,
                     text: format!(
-                        "the head of {pipeline} is one update behind after a crash; the next `cryo apply` moves it on"
+                        "the head of {pipeline} is one update behind after a crash; the next `cryo apply` will move it"
                     ),
                 };
             }
@@ -408,7 +406,7 @@ fn heads(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
                 return Finding {
                     check: "head",
                     status: Status::Unchecked,
-                    text: format!("the head of {pipeline} is not here"),
+                    text: format!("the head of {pipeline} is missing"),
                 };
             }
         }
@@ -426,7 +424,7 @@ fn heads(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
             check: "head",
             status: Status::Failed,
             text: format!(
-                "a head points at {head}, which no receipt here accepted: receipts are missing"
+                "a head points at {head}, which no receipt accepted: receipts are missing"
             ),
         };
     }
@@ -448,9 +446,9 @@ fn not_proven(entries: &[Entry]) -> Vec<String> {
             "the joules themselves (self-reported; known by: {})",
             meters.join(", ")
         ),
-        "that the rows named were the rows trained on".into(),
+        "that the rows named are those that were trained on".into(),
         "that the trainer never saw the gate split (custody: local)".into(),
-        "that the gate split stands for the inputs to come".into(),
+        "that the gate split represents future inputs".into(),
         "that no receipt was cut off at the end of the chain".into(),
     ]
 }

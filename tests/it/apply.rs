@@ -281,7 +281,7 @@ fn training_stops_where_more_steps_would_lower_eta() {
     );
     let refused = lab.apply().expect(3);
     assert!(
-        refused.stderr.contains("stops by the tune split"),
+        refused.stderr.contains("which needs a tune split"),
         "{}",
         refused.stderr
     );

@@ -19,7 +19,7 @@ fn bad_rows_are_named_and_no_joule_is_taken() {
         (
             "unknown label",
             format!("{good}a text,maybe\n").into(),
-            "line 32: label `maybe` is none of negative, positive",
+            "line 32: label `maybe` is not one of negative, positive",
         ),
         (
             "not UTF-8",
@@ -29,13 +29,13 @@ fn bad_rows_are_named_and_no_joule_is_taken() {
         (
             "unclosed quote",
             format!("{good}\"open,1\nmore,0\n").into(),
-            "line 32: a quote is opened here and never closed",
+            "line 32: a quote opens here and never closes",
         ),
         ("empty", Vec::new(), "has no column `text`"),
         (
             "one class",
             b"text,label\na,1\nb,1\n".to_vec(),
-            "one class only: every row is `positive`",
+            "only one class: every row is `positive`",
         ),
     ];
     for (name, content, expected) in cases {

@@ -36,7 +36,7 @@ fn every_error_is_shown_with_place_text_and_hint() {
         "there is no model `tniy`",
         "did you mean `tiny`?",
         "data/train.csv has no column `body`",
-        "no file fits `data/gaet.csv`",
+        "no file matches `data/gaet.csv`",
         "p.toml has 4 errors",
     ] {
         assert!(

@@ -408,7 +408,7 @@ fn a_small_gate_split_says_how_many_rows_would_do() {
     has(
         &run.stderr,
         &[
-            "with 400 gate rows the 5 % error rate is not guaranteed: 2,000 are needed; gains below about 0.021 nats will not be seen",
+            "with 400 gate rows the 5 % error rate is not guaranteed: 2,000 are needed; gains below about 0.021 nats may not be seen",
         ],
     );
 }

@@ -45,10 +45,10 @@ pub fn run(context: &Context<'_>, listen: Option<&str>) -> Result<Exit, CliError
             "          use it: agent_url = \"{at}\" in cryo.toml"
         ));
         if is_open {
-            output.note("          no token is set: every user of this machine can take joules");
+            output.note("          no token is set, so every user of this machine can take joules");
         }
     };
     serve(Arc::clone(&agent), &listen, token, stopped, ready).map_err(EngineError::from)?;
-    output.note("agent     stopped; the accounts are on disk");
+    output.note("agent     stopped; its accounts are saved");
     Ok(Exit::Done)
 }

@@ -34,7 +34,7 @@ pub fn man(output: &Output, folder: &Path) -> Result<Exit, CliError> {
     collect(&cryo, &mut pages);
     if let Some((name, _)) = pages.iter().find(|(name, _)| folder.join(name).exists()) {
         return Err(
-            CliError::invalid(format!("{} exists already", folder.join(name).display()))
+            CliError::invalid(format!("{} already exists", folder.join(name).display()))
                 .hint("name a folder without these pages"),
         );
     }

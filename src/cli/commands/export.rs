@@ -18,8 +18,8 @@ pub fn run(context: &Context<'_>, folder: &Path, pick: &Pick) -> Result<Exit, Cl
     let (version, model) = context.pick(&chain, pick)?;
     if folder.exists() {
         return Err(
-            CliError::invalid(format!("{} exists already", folder.display()))
-                .hint("name a folder that does not"),
+            CliError::invalid(format!("{} already exists", folder.display()))
+                .hint("name a new folder"),
         );
     }
     let from = context.versions().folder(&model);

@@ -159,7 +159,7 @@ impl<'a> Progress<'a> {
             )),
             FetchEvent::Trying(source) => self.note(format!("model     trying {source}")),
             FetchEvent::GaveWay { source, cause } => {
-                self.note(format!("          {source} gives way: {cause}"));
+                self.note(format!("          {source} failed: {cause}"));
             }
             FetchEvent::File { name, bytes } => {
                 self.finish();

@@ -257,7 +257,7 @@ async fn unix(path: &Path) -> io::Result<tokio::net::UnixStream> {
 
 #[cfg(not(unix))]
 async fn unix(_path: &Path) -> io::Result<TcpStream> {
-    Err(io::Error::other("there are no Unix sockets here"))
+    Err(io::Error::other("this system has no Unix sockets"))
 }
 
 impl Drop for RemoteAgent {

@@ -31,7 +31,7 @@ pub enum ListenError {
     #[error("{0} can be reached from other machines, and no token is set")]
     Public(IpAddr),
     /// The address cannot be used.
-    #[error("{at} cannot be listened at: {source}")]
+    #[error("cannot listen at {at}: {source}")]
     Address {
         /// It.
         at: String,
@@ -75,7 +75,7 @@ pub enum ListenError {
     #[error("{} must hold one line of 16 to 256 characters", .0.display())]
     NoToken(PathBuf),
     /// This system has no Unix sockets.
-    #[error("there are no Unix sockets here")]
+    #[error("this system has no Unix sockets")]
     NoUnixSockets,
 }
 

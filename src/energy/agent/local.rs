@@ -260,7 +260,7 @@ impl LocalAgent {
     fn status(&self, snapshot: &Snapshot, flows: &Flows) -> (Status, Vec<String>) {
         let age = self.meter.now().since(snapshot.at);
         if age > STALE {
-            let late = format!("the meter has said nothing for {:.1} s", age.as_secs_f64());
+            let late = format!("the meter has not reported for {:.1} s", age.as_secs_f64());
             return (Status::Stale, vec![late]);
         }
         if !snapshot.failing.is_empty() {

@@ -128,16 +128,16 @@ pub enum AgentError {
     #[error(transparent)]
     Baseline(#[from] BaselineError),
     /// No probe gives joules.
-    #[error("no probe can be read, so no joule can be spent")]
+    #[error("no energy can be measured here, so none can be spent")]
     NoProbe,
     /// The meter's thread does not run.
-    #[error("the meter has said nothing for {0:.1} s")]
+    #[error("the meter has not reported for {0:.1} s")]
     Stale(f64),
     /// The meter could not be started.
     #[error("the meter could not be started: {0}")]
     Meter(std::io::Error),
     /// The lease was not measured by this agent.
-    #[error("lease {0} was not measured, since the agent was started after it was taken")]
+    #[error("lease {0} was not measured: the agent was restarted after it was taken")]
     Unmeasured(LeaseId),
     /// Nobody listens there, or the answer made no sense.
     #[error("the agent at {url} does not answer: {cause}")]
@@ -148,7 +148,7 @@ pub enum AgentError {
         cause: String,
     },
     /// It answered with an error of its own.
-    #[error("the agent at {url} said: {cause}")]
+    #[error("the agent at {url} answered: {cause}")]
     Remote {
         /// Its address.
         url: String,

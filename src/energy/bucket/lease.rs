@@ -157,7 +157,7 @@ impl Short {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is too little.
-    #[error("the bucket holds {level} J, {missing} J too little", level = .0.level, missing = .0.missing)]
+    #[error("the bucket holds {level} J; {missing} J are missing", level = .0.level, missing = .0.missing)]
     Short(Short),
     /// Not an amount that can be taken.
     #[error("{0} J is not an amount above zero")]
@@ -169,9 +169,9 @@ pub enum Refusal {
     #[error("there is no lease {0}")]
     NoLease(LeaseId),
     /// The time to live makes no sense.
-    #[error("a lease lives from 1 s to {} s", LONGEST_LEASE.as_secs())]
+    #[error("a lease must last from 1 s to {} s", LONGEST_LEASE.as_secs())]
     BadTtl,
     /// So many leases are open that no more are taken.
-    #[error("{0} leases are open, no more are given")]
+    #[error("{0} leases are already open, which is the limit")]
     TooManyLeases(usize),
 }

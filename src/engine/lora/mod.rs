@@ -203,7 +203,7 @@ impl Session {
         let mut commit = receipt.clone();
         commit.kind = Kind::Commit;
         commit.timestamp = crate::clock::Timestamp::now();
-        commit.reason = format!("look {look} at the gate split follows");
+        commit.reason = format!("announces look {look} at the gate split");
         Ok(self.append(commit, events)?.hash)
     }
 

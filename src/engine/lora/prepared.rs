@@ -158,7 +158,7 @@ pub(super) fn warn_of_small_holdout(prepared: &Prepared, events: Events<'_>) {
     let alpha = (prepared.gate_rule.alpha * 1.0e5).round() / 1.0e3;
     let seen = detectable_delta(0.1, rows);
     events(Event::Note(format!(
-        "with {} gate rows the {alpha} % error rate is not guaranteed: {} are needed; gains below about {seen:.3} nats will not be seen",
+        "with {} gate rows the {alpha} % error rate is not guaranteed: {} are needed; gains below about {seen:.3} nats may not be seen",
         count(rows),
         count(HOLDOUT_CLAIM_ROWS)
     )));

@@ -190,7 +190,7 @@ impl Update<'_> {
         let mut evaluation = Evaluation::new(encoder, &adapted, compute, tune);
         while evaluation.step().is_some() {
             metered.mark(Phase::Train)?;
-            self.refuse_interrupt(|| "while looking at the tune split".into())?;
+            self.refuse_interrupt(|| "while evaluating the tune split".into())?;
         }
         let losses = evaluation.finish().losses;
         Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)

@@ -80,7 +80,7 @@ pub enum SourceError {
     #[error("{0}")]
     Unavailable(String),
     /// A file has another digest than the one pinned.
-    #[error("{file} has the digest {found}, pinned is {pinned}; nothing of it was kept")]
+    #[error("{file} has the digest {found} instead of the pinned {pinned}; it was not kept")]
     Digest {
         /// The file.
         file: String,

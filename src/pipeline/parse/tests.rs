@@ -89,7 +89,7 @@ fn every_error_is_found_with_its_place() {
         "this has 6 | leave out the seconds field",
         "5:8 `seed` must be a whole number, this is a string",
         "[model] has no `base` | add `base = \"minilm\"`",
-        "task `learn` needs `refersh`, which is no task | did you mean `refresh`?",
+        "task `learn` needs `refersh`, but there is no such task | did you mean `refresh`?",
         "unknown key `rnak` in [task.learn.lora] | did you mean `rank`?",
         "task `refresh` uses data `revews`, which is not declared | did you mean `reviews`?",
         "`budget_joules` must be from 0.001 up",

@@ -61,7 +61,7 @@ pub fn run(context: &Context<'_>, wall: &Path, record: &Path) -> Result<Exit, Cl
         calibration.held_out_error * 100.0
     ));
     output.say(format!(
-        "frozen as {}; receipts cite it from now on, and stay what the probes counted",
+        "saved as {}; receipts cite it from now on, but their joules stay what the probes counted",
         calibration.hash().short()
     ));
     Ok(Exit::Done)

@@ -15,7 +15,7 @@ pub fn record(context: &Context<'_>, file: &Path, seconds: f64) -> Result<Exit, 
     let time = Context::check_seconds(seconds, 1.0)?;
     if context.settings.agent_url.is_some() {
         return Err(CliError::invalid(
-            "a recording needs the readings themselves, which the agent keeps; stop it, or remove agent_url",
+            "the agent at agent_url keeps the readings that a recording needs; stop it, or remove agent_url",
         ));
     }
     let agent = watching_here(&context.project, &context.settings, Purpose::Machine)?;
@@ -80,7 +80,7 @@ fn show(
     output.say(format!("unmeasured {} ms", flow.unmeasured_ms));
     if baseline.is_none() {
         output.say(
-            "no baseline was known, so nothing is net of it; `cryo meter baseline` learns one",
+            "there was no baseline, so nothing was subtracted; `cryo meter baseline` learns one",
         );
     }
 }
