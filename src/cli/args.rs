@@ -19,7 +19,7 @@ Exit codes: 0 done, 1 error, 2 bad command line, 3 invalid input, 10 rejected, 1
 #[command(name = "cryo", version, max_term_width = 100)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// Print JSON, and nothing else, to stdout.
+    /// Print JSON, and nothing else, on stdout.
     #[arg(long, global = true)]
     pub json: bool,
     /// The project folder, which holds a cryo.toml; by default the nearest one upwards from the
@@ -45,7 +45,7 @@ pub enum Command {
         /// The pipeline file; not needed where pipelines/ holds only one.
         pipeline: Option<PathBuf>,
     },
-    /// Check pipeline files and report every error with its place.
+    /// Check pipeline files and report every error with file, line and column.
     Validate {
         /// Pipeline files or folders of them; by default the project's `pipelines`.
         pipelines: Vec<PathBuf>,
@@ -55,7 +55,7 @@ pub enum Command {
         #[command(subcommand)]
         command: ModelCommand,
     },
-    /// Show what measures energy here, what does not, and the present watts.
+    /// Show which sensors measure energy here, which are missing, and the power now.
     Meter {
         /// How long to measure.
         #[arg(long, default_value_t = 2.0)]
@@ -68,15 +68,15 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<BucketCommand>,
     },
-    /// Serve joules to other programs: the meter and the bucket behind a local socket.
+    /// Share the meter and the bucket with other programs over a local socket.
     Agent {
-        /// ADDRESS:PORT or unix:PATH, in place of the settings'.
+        /// ADDRESS:PORT or unix:PATH; overrides the settings.
         #[arg(long)]
         listen: Option<String>,
     },
-    /// Make a load, and show what it draws.
+    /// Put load on the machine and show the power it draws.
     Stress {
-        /// Where.
+        /// What to load.
         what: StressTarget,
         /// How long.
         #[arg(long, default_value_t = 10.0)]
@@ -84,7 +84,7 @@ pub enum Command {
     },
     /// List the receipts, newest first.
     History {
-        /// How many.
+        /// How many to list.
         #[arg(long, short = 'n', default_value = "20", value_parser = at_least_one())]
         limit: u64,
         /// Also commits: the records written before each test on the gate split.
@@ -103,11 +103,11 @@ pub enum Command {
         #[arg(long)]
         pipeline: Option<String>,
     },
-    /// Check signatures, chain, arithmetic, lineage and artefacts.
+    /// Check every receipt, and the files that receipts name.
     Verify,
-    /// Ask DuckDB about the receipts: views receipts, eta, eta_by_task, versions.
+    /// Query the receipts with SQL: views receipts, eta, eta_by_task and versions.
     Sql {
-        /// A SELECT.
+        /// A SELECT, in DuckDB's SQL.
         query: String,
         /// Print CSV.
         #[arg(long, conflicts_with = "json")]
@@ -123,14 +123,14 @@ pub enum Command {
         #[command(flatten)]
         pick: Pick,
     },
-    /// Find the texts of the index nearest to a text.
+    /// Find the indexed texts most similar to a text.
     Search {
         /// The text.
         text: String,
-        /// The index task; needed when there are several.
+        /// The index task; needed if there are several.
         #[arg(long)]
         task: Option<String>,
-        /// How many.
+        /// How many to list.
         #[arg(long, short = 'n', default_value = "5", value_parser = at_least_one())]
         limit: u64,
     },
@@ -142,9 +142,8 @@ pub enum Command {
         pick: Pick,
     },
     /// Print the completion script for a shell.
-    ///
-    /// For bash: cryo completions bash > ~/.local/share/bash-completion/completions/cryo
-    #[command(verbatim_doc_comment)]
+    #[command(after_help = "\
+For bash: cryo completions bash > ~/.local/share/bash-completion/completions/cryo")]
     Completions {
         /// The shell.
         shell: Shell,
@@ -163,7 +162,7 @@ pub struct Pick {
     /// Number of the version; the head by default.
     #[arg(long = "version", value_name = "N")]
     pub number: Option<u64>,
-    /// The pipeline; needed when several have versions.
+    /// The pipeline; needed if several have versions.
     #[arg(long)]
     pub pipeline: Option<String>,
 }
@@ -197,16 +196,16 @@ pub enum StressTarget {
 
 #[derive(Debug, Subcommand)]
 pub enum MeterCommand {
-    /// Show the frozen idle baseline; learn it where there is none.
+    /// Show the idle baseline, or learn it if there is none yet.
     Baseline {
-        /// Learn it anew; do this while the machine is idle.
+        /// Learn it again; the machine should be idle.
         #[arg(long)]
         relearn: bool,
-        /// How long to watch; from 60 on the baseline is a full one.
+        /// How long to watch; 60 seconds or more give a full baseline.
         #[arg(long, default_value_t = 60.0)]
         seconds: f64,
     },
-    /// Write every reading into a new file.
+    /// Write every reading to a new file.
     Record {
         /// The file.
         file: PathBuf,
@@ -214,16 +213,16 @@ pub enum MeterCommand {
         #[arg(long, default_value_t = 60.0)]
         seconds: f64,
     },
-    /// Work through a recording: the same readings give the same accounts.
+    /// Replay a recording: the same readings give the same accounts.
     Replay {
         /// The file.
         file: PathBuf,
     },
-    /// Fit the probes against the log of a wall meter.
+    /// Compare the probes with the log of a wall meter.
     Calibrate {
         /// CSV with the columns time and watts.
         wall: PathBuf,
-        /// What `cryo meter record` wrote meanwhile.
+        /// What `cryo meter record` wrote during the same time.
         #[arg(long, value_name = "FILE")]
         record: PathBuf,
     },
@@ -231,11 +230,11 @@ pub enum MeterCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum BucketCommand {
-    /// Show level and accounts.
+    /// Show the level and where the joules went.
     Show,
-    /// List what went in and out, newest first.
+    /// List what went in and came out, newest first.
     History {
-        /// How many.
+        /// How many to list.
         #[arg(long, short = 'n', default_value = "20", value_parser = at_least_one())]
         limit: u64,
     },

@@ -224,7 +224,7 @@ fn next_steps(
             }
             (Kind::Aborted, _) => {
                 steps.push(show);
-                steps.push(format!("{again}   # once the cause is gone"));
+                steps.push(format!("{again}   # tries again"));
             }
             _ => steps.push(show),
         }

@@ -33,10 +33,9 @@ pub fn render(header: &[&str], mut rows: Vec<Vec<String>>, width: Option<usize>)
         let longest = column().flat_map(|cell| cell.split_whitespace());
         let longest = longest.chain(once(header[widest])).map(length).max();
         if room < NARROWEST || longest > Some(room) {
-            return if total <= width + widths[widest] + GAP {
-                below(header, rows, widest, width)
-            } else {
-                stack(header, &rows, width)
+            return match moved_below(&widths, width) {
+                Some(columns) => below(header, &rows, &columns, width),
+                None => stack(header, &rows, width),
             };
         }
         for cell in rows.iter_mut().filter_map(|row| row.get_mut(widest)) {
@@ -56,17 +55,34 @@ fn plain(header: &[&str], rows: Vec<Vec<String>>) -> String {
     table.trim_fmt()
 }
 
-/// One column in lines of its own, below the rest of each row.
-fn below(header: &[&str], mut rows: Vec<Vec<String>>, column: usize, width: usize) -> String {
-    let mut header = header.to_vec();
-    header.remove(column);
-    let apart: Vec<String> = rows.iter_mut().map(|row| row.remove(column)).collect();
-    let table = plain(&header, rows);
+/// The columns without which the others fit: the widest ones, and not more than stay.
+fn moved_below(widths: &[usize], width: usize) -> Option<Vec<usize>> {
+    let mut columns: Vec<usize> = (0..widths.len()).collect();
+    columns.sort_by_key(|&at| std::cmp::Reverse(widths[at]));
+    let fit = (1..=widths.len() / 2).find(|&count| {
+        let rest = columns[count..].iter().map(|&at| widths[at] + GAP);
+        rest.sum::<usize>() <= width + GAP
+    })?;
+    columns.truncate(fit);
+    columns.sort_unstable();
+    Some(columns)
+}
+
+/// Some columns in lines of their own, below the rest of each row.
+fn below(header: &[&str], rows: &[Vec<String>], columns: &[usize], width: usize) -> String {
+    fn part<T: Clone>(cells: &[T], is_wanted: impl Fn(usize) -> bool) -> Vec<T> {
+        let cells = cells.iter().enumerate().filter(|(at, _)| is_wanted(*at));
+        cells.map(|(_, cell)| cell.clone()).collect()
+    }
+    let stays = |at: usize| !columns.contains(&at);
+    let rest = rows.iter().map(|row| part(row, stays)).collect();
+    let table = plain(&part(header, stays), rest);
     let mut lines = table.lines().map(str::to_owned);
     let mut shown: Vec<String> = lines.next().into_iter().collect();
-    for (line, text) in lines.zip(&apart) {
+    for (line, row) in lines.zip(rows) {
         shown.push(line);
-        let folded = fold(text, width.saturating_sub(INDENT));
+        let text = part(row, |at| columns.contains(&at)).join(": ");
+        let folded = fold(&text, width.saturating_sub(INDENT));
         shown.extend(folded.iter().map(|line| format!("{:INDENT$}{line}", "")));
     }
     shown.join("\n")
