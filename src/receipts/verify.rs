@@ -6,7 +6,7 @@ use super::chain::{Chain, Entry};
 use super::statement::{GateRecord, Kind, Receipt};
 use crate::digest::Digest;
 use crate::task::TaskKind;
-use crate::units::{Eta, Joules, Nats};
+use crate::units::{Eta, Joules, Nats, count};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,15 +71,18 @@ pub fn verify(chain: &Chain, artefacts: &dyn Artefacts) -> Report {
         .collect();
     let signatures = format!(
         "{} read, {} signatures good ({} node key{}), chain unbroken",
-        entries.len(),
-        entries.len(),
+        count(entries.len() as u64),
+        count(entries.len() as u64),
         nodes.len(),
         if nodes.len() == 1 { "" } else { "s" }
     );
     let findings = vec![
         ok("receipts", signatures),
-        each("arithmetic", entries, arithmetic, |count| {
-            format!("sums, delta, eta and the rule agree in {count} receipts")
+        each("arithmetic", entries, arithmetic, |good| {
+            format!(
+                "sums, delta, eta and the rule agree in {} receipts",
+                count(good)
+            )
         }),
         commits(entries),
         lineage(entries),
@@ -116,14 +119,14 @@ fn each(
     check: &'static str,
     entries: &[Entry],
     test: impl Fn(&Receipt) -> Result<(), String>,
-    good: impl Fn(usize) -> String,
+    good: impl Fn(u64) -> String,
 ) -> Finding {
     for entry in entries {
         if let Err(what) = test(&entry.receipt) {
             return failed(check, entry, &what);
         }
     }
-    ok(check, good(entries.len()))
+    ok(check, good(entries.len() as u64))
 }
 
 fn arithmetic(receipt: &Receipt) -> Result<(), String> {
@@ -271,7 +274,8 @@ fn commits(entries: &[Entry]) -> Finding {
     ok(
         CHECK,
         format!(
-            "{total} at {} gate split{}, {} without a result",
+            "{} at {} gate split{}, {} without a result",
+            count(total),
             looks.len(),
             if looks.len() == 1 { "" } else { "s" },
             open.len()
@@ -328,7 +332,10 @@ fn lineage(entries: &[Entry]) -> Finding {
     }
     ok(
         "lineage",
-        format!("{accepted} accepted, each based on the previous head"),
+        format!(
+            "{} accepted, each based on the previous head",
+            count(accepted)
+        ),
     )
 }
 
@@ -367,10 +374,13 @@ fn files(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
             }
         }
     }
-    let mut finding = ok("artefacts", format!("{checked} digests match their files"));
+    let mut finding = ok(
+        "artefacts",
+        format!("{} digests match their files", count(checked)),
+    );
     if absent > 0 {
         finding.status = Status::Unchecked;
-        finding.text = format!("{}, {absent} files are missing", finding.text);
+        finding.text = format!("{}, {} files are missing", finding.text, count(absent));
     }
     finding
 }

@@ -103,9 +103,11 @@ fn show(context: &Context<'_>, name: &str) -> Result<Exit, CliError> {
     context.output.json(&facts);
     if let (false, Some(facts)) = (context.output.is_json(), facts.as_object()) {
         for (key, value) in facts.iter().filter(|(key, _)| *key != "linear_layers") {
-            context
-                .output
-                .say(format!("{key:<14} {}", value.to_string().trim_matches('"')));
+            let text = match value.as_u64() {
+                Some(number) => count(number),
+                None => value.to_string().trim_matches('"').to_owned(),
+            };
+            context.output.say(format!("{key:<14} {text}"));
         }
     }
     Ok(Exit::Done)

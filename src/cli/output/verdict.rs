@@ -107,7 +107,11 @@ pub fn energy(receipt: &Receipt) -> Option<String> {
     Some(receipt.energy.as_ref().map_or_else(
         || spent.human(),
         |energy| {
-            let sigma = energy.joules_sigma.human();
+            let sigma = match energy.joules_sigma.as_f64() {
+                // As few digits as the value itself.
+                joules if spent.as_f64() >= 10.0 && joules < 10.0 => format!("{joules:.0} J"),
+                _ => energy.joules_sigma.human(),
+            };
             format!("{} +/- {sigma} ({})", spent.human(), energy.provenance)
         },
     ))
