@@ -43,7 +43,7 @@ impl Timestamp {
     /// For tables: the time on the wall of whoever reads it, `2026-11-23 15:38:02`.
     pub fn local(self) -> String {
         DateTime::from_timestamp_millis(self.0).map_or_else(
-            || "at no known time".to_owned(),
+            || "at an unknown time".to_owned(),
             |time| {
                 let time = time.with_timezone(&Local);
                 time.format("%Y-%m-%d %H:%M:%S").to_string()
@@ -54,7 +54,7 @@ impl Timestamp {
     /// For people: `2026-11-23 14:38 UTC`.
     pub fn human(self) -> String {
         DateTime::from_timestamp_millis(self.0).map_or_else(
-            || "at no known time".to_owned(),
+            || "at an unknown time".to_owned(),
             |time| time.format("%Y-%m-%d %H:%M UTC").to_string(),
         )
     }

@@ -192,7 +192,7 @@ fn decide(
         } => {
             return (
                 Decision::Skip,
-                format!("the index holds all {} rows", count(rows)),
+                format!("the index has all {} rows", count(rows)),
             );
         }
         WorkFacts::Index {
@@ -201,7 +201,7 @@ fn decide(
             stale: true,
         } => {
             format!(
-                "the index holds rows that are no longer among the {} of the data",
+                "all {} rows are in the index, and some that are no longer in the data",
                 count(rows)
             )
         }
@@ -271,7 +271,7 @@ pub fn short_reason(budget: Joules, short: &Short) -> String {
         Affordable::AboveCap(cap) => format!("the bucket never holds more than {}", cap.human()),
     };
     format!(
-        "budget is {}, the bucket holds {}; {until}",
+        "the budget is {}, but the bucket holds {}; {until}",
         budget.human(),
         short.level.human()
     )
@@ -370,7 +370,9 @@ mod tests {
         let [first, second] = decisions(&facts(240)).try_into().unwrap();
         assert_eq!((first.0, second.0), (Decision::Run, Decision::Defer));
         assert!(
-            second.1.contains("budget is 200 J, the bucket holds 190 J"),
+            second
+                .1
+                .contains("the budget is 200 J, but the bucket holds 190 J"),
             "{}",
             second.1
         );

@@ -63,7 +63,7 @@ impl Diagnostic {
         match nearest {
             Some((_, candidate)) => self.hint(format!("did you mean `{candidate}`?")),
             None if known.is_empty() => self,
-            None => self.hint(format!("known here: {}", known.join(", "))),
+            None => self.hint(format!("available: {}", known.join(", "))),
         }
     }
 }

@@ -88,7 +88,8 @@ impl ChainError {
         match self {
             Self::File(error) => error.hint().unwrap_or_default(),
             Self::Torn { .. } => {
-                "the next `cryo apply` sets the cut-off line aside and goes on".into()
+                "the next `cryo apply` moves the incomplete line to a file of its own and goes on"
+                    .into()
             }
             _ => "restore receipts/receipts.jsonl from a backup; nothing was changed".into(),
         }
@@ -243,7 +244,7 @@ fn read_entry(
         what,
     };
     if !statement.has_known_types() {
-        return Err(broken("statement or predicate type is not known".into()));
+        return Err(broken("unknown statement or predicate type".into()));
     }
     let canonical = serde_json::from_slice::<serde_json::Value>(&payload)
         .ok()

@@ -40,7 +40,7 @@ impl KeyError {
             Self::File(error) => error.hint(),
             Self::Exposed { path, .. } => Some(format!("chmod 600 {}", path.display())),
             Self::Malformed(path) => Some(format!(
-                "restore {} from a backup; a new key would not fit the receipts signed so far",
+                "restore {} from a backup; a new key would not match the receipts signed so far",
                 path.display()
             )),
             Self::Randomness(_) => None,

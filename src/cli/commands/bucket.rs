@@ -133,7 +133,7 @@ fn show(context: &Context<'_>, view: &BucketView) {
             (
                 "  withheld",
                 accounts.withheld,
-                "noise, and what did not fit",
+                "noise, and what did not fit into the bucket",
             ),
         ] {
             say(name, format!("{:<10} {what}", joules.human()));

@@ -105,7 +105,7 @@ fn pipeline_files(path: &Path) -> Result<Vec<PathBuf>, CliError> {
     files.sort();
     if files.is_empty() {
         return Err(CliError::invalid(format!(
-            "{} holds no pipeline (*.toml)",
+            "{} has no pipeline (*.toml)",
             path.display()
         )));
     }

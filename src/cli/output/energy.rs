@@ -4,7 +4,7 @@ use crate::energy::{Baseline, CpuPower, Label, PowerOrigin, ProbeInfo, Provenanc
 use crate::units::{Joules, Watts};
 
 /// What helps where nothing is taken off.
-pub const BETTER_THAN_GROSS: &str = "          the machine is busy; once it is idle, `cryo meter baseline --relearn` learns what to take off";
+pub const BETTER_THAN_GROSS: &str = "          the machine is busy; once it is idle, `cryo meter baseline --relearn` can learn its idle power";
 
 /// What is read, how well, and what is taken off.
 pub fn meter_line(probes: &[ProbeInfo], provenance: Provenance, baseline: &Baseline) -> String {

@@ -269,7 +269,7 @@ impl LocalAgent {
         match flows.baseline() {
             Some(baseline) if baseline.is_known() => {}
             Some(_) => {
-                let why = "idle power could not be learned, so nothing is taken off; `cryo meter baseline --relearn` when the machine is idle";
+                let why = "idle power could not be learned, so nothing is subtracted; run `cryo meter baseline --relearn` when the machine is idle";
                 return (Status::NoBaseline, vec![why.into()]);
             }
             None => {

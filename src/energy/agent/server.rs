@@ -230,7 +230,7 @@ fn router(shared: Shared) -> Router {
         .fallback(async || {
             fail(
                 StatusCode::NOT_FOUND,
-                "there is no such page; GET /v1/openapi.json",
+                "there is no such path; GET /v1/openapi.json",
             )
         })
         .layer(middleware::from_fn(whole_body))
@@ -444,7 +444,7 @@ fn take_of(body: &TakeBody) -> Result<Take, String> {
         joules: joules_of(&body.joules)?,
         purpose,
         ttl: Duration::try_from_secs_f64(seconds)
-            .map_err(|_| format!("`ttl_s` is {seconds}, which is no time"))?,
+            .map_err(|_| format!("`ttl_s` must be a number of seconds, not {seconds}"))?,
     })
 }
 

@@ -155,7 +155,7 @@ fn parse_time(field: &[u8]) -> Result<Timestamp, String> {
     let Ok(number) = text.parse::<f64>() else {
         return text.parse().map_err(|_| {
             format!(
-                "`{}` is no time; write it with its offset from UTC (2026-11-23T14:38:00Z), or as \
+                "`{}` is not a time; write it with its offset from UTC (2026-11-23T14:38:00Z), or as \
                  seconds or milliseconds since 1970",
                 shown(field)
             )
@@ -181,7 +181,7 @@ fn parse_watts(field: &[u8]) -> Result<Watts, String> {
     let number = text.parse().ok().filter(|&watts| is_power(watts));
     number.map(Watts).ok_or_else(|| {
         let field = shown(field);
-        format!("`{field}` is no power in watts, from 0 to {MAX_WATTS:.0}, with a decimal point")
+        format!("`{field}` is not a power in watts, from 0 to {MAX_WATTS:.0}, with a decimal point")
     })
 }
 
@@ -255,18 +255,21 @@ mod tests {
         for ending in ["\n", "\r\n", "\n\n"] {
             let step = ending.matches('\n').count();
             for (row, what) in [
-                ("1003,NaN", "`NaN` is no power"),
-                ("1003,inf", "`inf` is no power"),
-                ("1003,-0.1", "`-0.1` is no power"),
-                ("1003,1e9", "`1e9` is no power"),
-                ("1003,", "`` is no power"),
-                ("1003,\"5,5\"", "`5,5` is no power"),
+                ("1003,NaN", "`NaN` is not a power"),
+                ("1003,inf", "`inf` is not a power"),
+                ("1003,-0.1", "`-0.1` is not a power"),
+                ("1003,1e9", "`1e9` is not a power"),
+                ("1003,", "`` is not a power"),
+                ("1003,\"5,5\"", "`5,5` is not a power"),
                 ("1003,5,5", "3 fields, where the header has 2"),
                 ("1001,5", "1970-01-01T00:16:41.000Z is before the row above"),
                 ("-5,5", "`-5` is neither seconds"),
                 ("1e15,5", "`1e15` is neither seconds"),
                 ("nan,5", "`nan` is neither seconds"),
-                ("2026-11-23 14:38,5", "is no time; write it with its offset"),
+                (
+                    "2026-11-23 14:38,5",
+                    "is not a time; write it with its offset",
+                ),
                 ("1003,\"5", "a quote is opened here"),
             ] {
                 let error = fault("time,watts", 3, row, ending);

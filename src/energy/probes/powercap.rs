@@ -86,7 +86,7 @@ pub fn powercap_probes(root: &Path, choice: RaplChoice) -> Result<Vec<Box<dyn Pr
                 Scope::Dram => "dram zone: this machine does not meter its memory",
                 _ => "package zone",
             };
-            return Err(missing(format!("{} holds no {what}", root.display()), None));
+            return Err(missing(format!("{} has no {what}", root.display()), None));
         }
     }
     let mut kept: Vec<Zone> = Vec::new();
@@ -121,7 +121,7 @@ fn unreadable(root: &Path, path: &Path, error: &io::Error) -> Missing {
         return missing(format!("{}: {error}", path.display()), None);
     }
     missing(
-        format!("{} can be read by root alone", path.display()),
+        format!("{} can be read only by root", path.display()),
         Some(format!(
             "sudo chmod a+r {}/intel-rapl*:*/energy_uj (until the next boot; to keep it, put this \
              line into /etc/udev/rules.d/70-rapl.rules: ACTION==\"add\", SUBSYSTEM==\"powercap\", \
@@ -377,7 +377,7 @@ mod tests {
         let root = Path::new("/sys/class/powercap");
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
         let missing = unreadable(root, &root.join("intel-rapl:0/energy_uj"), &denied);
-        assert!(missing.cause.contains("by root alone"));
+        assert!(missing.cause.contains("only by root"));
         let fix = missing.fix.unwrap();
         assert!(fix.starts_with("sudo chmod a+r /sys/class/powercap/intel-rapl*:*/energy_uj "));
         assert!(fix.contains("/etc/udev/rules.d/70-rapl.rules"));
