@@ -10,6 +10,7 @@ use crate::cli::output::Progress;
 use crate::engine::{Event, model_entry};
 use crate::model::Folder;
 use crate::model::fetch::Kept;
+use crate::units::count;
 
 pub fn run(context: &Context<'_>, command: ModelCommand) -> Result<Exit, CliError> {
     // Without a project the user's own file may declare models.
