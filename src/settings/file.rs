@@ -152,7 +152,7 @@ fn read_meter(settings: &mut Settings, mut table: Table<'_, '_>) {
 }
 
 fn probe_choice(text: &str) -> Result<ProbeChoice, String> {
-    let wrong = || format!("`{text}` is none of machine, sim:SEED, replay:FILE");
+    let wrong = || format!("`{text}` is not one of machine, sim:SEED, replay:FILE");
     match text.split_once(':') {
         None if text == "machine" => Ok(ProbeChoice::Machine),
         Some(("sim", seed)) => seed

@@ -251,7 +251,7 @@ mod tests {
             (
                 "device = \"tpu\"\n",
                 1,
-                "device: `tpu` is none of auto, cpu, cuda:0",
+                "device: `tpu` is not one of auto, cpu, cuda:0",
                 "",
             ),
             (
