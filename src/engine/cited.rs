@@ -3,7 +3,7 @@
 use super::error::EngineError;
 use super::workspace::Workspace;
 use crate::energy::agent::About;
-use crate::energy::{Calibration, processor_name};
+use crate::energy::{Calibration, FEWEST_UPDATES, ProbeInfo, processor_name};
 use crate::learn::Compute;
 use crate::receipts::{CalibrationRecord, Environment, ModelRecord};
 
@@ -13,6 +13,13 @@ pub(super) fn model(about: &About) -> Option<ModelRecord> {
         processor_watts: model.processor_watts.0.to_string(),
         origin: model.origin.as_str().into(),
     })
+}
+
+/// What is to be said of joules from so few updates of a sensor. Processor time is up to date
+/// whenever it is read, so it has no updates to wait for.
+pub(super) fn caution(about: &About, updates: u64) -> Option<String> {
+    let waits_for_a_sensor = about.probes.iter().any(ProbeInfo::needs_baseline);
+    (waits_for_a_sensor && updates < FEWEST_UPDATES).then(|| "too-short".into())
 }
 
 /// The newest fit of these probes against a wall meter.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::agent::{idle_state, open_agent};
-use super::cited::{calibration, environment, model};
+use super::cited::{calibration, caution, environment, model};
 use super::error::EngineError;
 use super::event::{Event, Events};
 use super::lora::Prepared;
@@ -22,7 +22,7 @@ use crate::clock::Timestamp;
 use crate::dataset::Dataset;
 use crate::digest::Digest;
 use crate::energy::agent::{About, AgentError, JouleAgent, Relearn};
-use crate::energy::{Baseline, Bucket, FEWEST_UPDATES, LeaseId, Provenance, Refusal, Take};
+use crate::energy::{Baseline, Bucket, LeaseId, Provenance, Refusal, Take};
 use crate::files::Lock;
 use crate::gate::merkle_root;
 use crate::id::new_id;
@@ -393,7 +393,7 @@ impl Session {
             duration_ms: measured.time.as_millis() as u64,
             unmeasured_ms: measured.unmeasured.as_millis() as u64,
             updates: Some(measured.updates),
-            caution: (measured.updates < FEWEST_UPDATES).then(|| "too-short".into()),
+            caution: caution(&self.about, measured.updates),
         });
         receipt.timestamp = Timestamp::now();
         let recorded = self.append(receipt, events);

@@ -59,6 +59,8 @@ fn spent() -> (f64, f64) {
     assert_eq!(energy["meter"], "own-time");
     assert_eq!(energy["baseline_label"], "not-needed");
     assert_eq!(energy["sigma"]["baseline"], "0.000000");
+    // However short it was, no sensor had to be waited for.
+    assert_eq!(receipts[0]["energy"].get("caution"), None);
     let watts = number(&energy["model"]["processor_watts"]);
     (number(&receipt["joules_spent"]), watts)
 }
@@ -72,8 +74,10 @@ fn neighbours_stop_no_run_and_are_not_charged_to_it() {
     drop(burners);
     println!("{first} J, again {second} J, beside two burners {busy} J, at {watts} W");
     assert!(first > 2.0 * watts, "too little to compare: {first} J");
+    // Within a few percent where nobody shares the cores themselves. A host that does may slow the
+    // same work by more; the utilisation of the machine would have shown three times as much.
     for other in [second, busy] {
-        assert!((other / first - 1.0).abs() < 0.1, "{first} J and {other} J");
+        assert!((other / first - 1.0).abs() < 0.3, "{first} J and {other} J");
     }
 }
 
@@ -99,6 +103,7 @@ fn without_a_steady_idle_power_a_run_takes_nothing_off_and_says_so() {
     let energy = &receipts[0]["energy"];
     assert_eq!(energy["baseline_label"], "gross");
     assert_eq!(energy["joules_idle"], "0.000000");
+    assert_eq!(energy["caution"], "too-short");
     // Anything up to the lowest power could be idle: a board of at least some watts.
     let seconds = energy["duration_ms"].as_f64().unwrap() / 1000.0;
     let doubt = number(&energy["sigma"]["baseline"]) / seconds;
