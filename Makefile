@@ -31,6 +31,7 @@ check:
 install: build
 	@scripts/stage.sh '$(DESTDIR)$(PREFIX)'
 	@echo 'cryo is in $(PREFIX)/bin; its manual: man cryo'
+	@case ":$$PATH:" in *':$(PREFIX)/bin:'*) ;; *) echo 'put that folder on your PATH: export PATH="$(PREFIX)/bin:$$PATH"' ;; esac
 
 wheel: build
 	@scripts/wheel.sh
