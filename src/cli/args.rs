@@ -6,6 +6,8 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::recipe::Precision;
+
 const AFTER_HELP: &str = "\
 Start with:
   cryo plan     what would run, and why
@@ -81,6 +83,12 @@ pub enum Command {
         /// How long.
         #[arg(long, default_value_t = 10.0)]
         seconds: f64,
+        /// Side of the square matrices; by default 384 on the CPU and 4096 on a card.
+        #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(16..=16_384))]
+        size: Option<usize>,
+        /// How a card holds numbers: f32, bf16 or f16. The CPU computes in f32 alone.
+        #[arg(long, value_name = "TYPE", value_parser = precision)]
+        dtype: Option<Precision>,
     },
     /// List the receipts, newest first.
     History {
@@ -181,6 +189,13 @@ pub enum ModelCommand {
         /// A name from cryo.toml.
         name: String,
     },
+}
+
+fn precision(word: &str) -> Result<Precision, String> {
+    let known = Precision::WORDS.iter().find(|(known, _)| *known == word);
+    known
+        .map(|(_, precision)| *precision)
+        .ok_or_else(|| "it must be f32, bf16 or f16".into())
 }
 
 /// What is put to work.

@@ -46,7 +46,12 @@ fn run(args: Args, output: &Output) -> Result<Exit, error::CliError> {
             commands::meter::run(&anywhere()?, seconds, command.as_ref())
         }
         Command::Agent { listen } => commands::agent::run(&project()?, listen.as_deref()),
-        Command::Stress { what, seconds } => commands::stress::run(&anywhere()?, what, seconds),
+        Command::Stress {
+            what,
+            seconds,
+            size,
+            dtype,
+        } => commands::stress::run(&anywhere()?, what, seconds, size, dtype),
         Command::Bucket { command } => commands::bucket::run(&anywhere()?, command.as_ref()),
         Command::History { limit, all } => commands::history::run(&project()?, size(limit), all),
         Command::Show {

@@ -86,7 +86,7 @@ impl DeviceError {
                 "build with `--features cuda` (docs/install.md), or set device = \"cpu\""
             }
             Self::NoCard { .. } => "check `nvidia-smi`, or set device = \"auto\"",
-            Self::NoPrecision(_) => "set precision = \"f32\", or use a CUDA card",
+            Self::NoPrecision(_) => "choose f32, or use a CUDA card",
             Self::Memory { .. } => {
                 "lower micro_batch_size or max_tokens, adapt fewer layers (layers = \"last:2\"), or choose a smaller base model"
             }

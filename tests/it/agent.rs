@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cryoflux::clock::Timestamp;
+use cryoflux::digest::Digest;
 use cryoflux::energy::agent::client::AgentUrl;
 use cryoflux::energy::agent::server::serve;
 use cryoflux::energy::agent::{
@@ -189,6 +190,18 @@ fn a_sample_and_a_take_have_the_originals_fields_and_a_take_is_all_or_nothing() 
     for path in ["about", "bucket", "baseline", "openapi.json"] {
         let (status, page) = served.get(&format!("/v1/{path}"));
         assert!(status == 200 && page.is_object(), "{path}: {page}");
+    }
+    // The text that is hashed can be put together from the answer.
+    let text = format!("{}:{}", sample["ts"], sample["bucket_j"]);
+    assert_eq!(sample["hash"], Digest::of(text.as_bytes()).hex());
+    for (asked, expected) in [
+        ("?limit=5", 200),
+        ("", 200),
+        ("?limit=1001", 400),
+        ("?n=5", 400),
+    ] {
+        let (status, said) = served.get(&format!("/v1/bucket/history{asked}"));
+        assert_eq!(status, expected, "{asked}: {said}");
     }
     let (status, taken) = served.post("take", r#"{"joules":40.25}"#);
     assert_eq!((status, &taken["ok"]), (200, &json!(true)));

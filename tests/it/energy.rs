@@ -355,6 +355,111 @@ fn the_budget_is_overshot_by_a_step_at_most() {
 }
 
 #[test]
+fn what_the_agent_keeps_is_shown_and_a_plan_needs_no_answer() {
+    let lab = with_simulated_board();
+    let agent = Agent::start(&lab);
+    let elsewhere = Lab::new();
+    let url = [("JOULE_AGENT_URL", agent.url.as_str())];
+    elsewhere
+        .cryo_with(&["bucket", "grant", "7"], &url)
+        .expect(0);
+    elsewhere
+        .cryo_with(&["apply", "p.toml", "--task", "index"], &url)
+        .expect(0);
+    let said = elsewhere
+        .cryo_with(&["bucket", "history", "--json"], &url)
+        .expect(0)
+        .json();
+    let names: Vec<&str> = said
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|record| record.as_object().unwrap().keys().map(String::as_str))
+        .filter(|key| !["seq", "at", "allowance", "flowed"].contains(key))
+        .collect();
+    assert_eq!(names, ["settled", "taken", "granted"], "{said:#}");
+    let one = elsewhere.cryo_with(&["bucket", "history", "-n", "1", "--json"], &url);
+    assert_eq!(one.expect(0).json().as_array().unwrap().len(), 1);
+    // The agent's own project sees the same.
+    let text = fs::read_to_string(lab.path("cryo.toml")).unwrap();
+    lab.write(
+        "cryo.toml",
+        &format!("agent_url = \"{}\"\n{text}", agent.url),
+    );
+    let own = lab.cryo(&["bucket", "history", "--json"]).expect(0).json();
+    assert_eq!(own, said);
+    let level = elsewhere
+        .cryo_with(&["bucket", "--json"], &url)
+        .expect(0)
+        .json();
+    let url = [("JOULE_AGENT_URL", agent.url.clone())];
+    agent.interrupt();
+    let url = [(url[0].0, url[0].1.as_str())];
+    for plan in [
+        elsewhere
+            .cryo_with(&["plan", "p.toml", "--json"], &url)
+            .expect(0),
+        lab.cryo(&["plan", "p.toml", "--json"]).expect(0),
+    ] {
+        assert!(plan.stderr.contains("does not answer"), "{}", plan.stderr);
+        assert!(plan.stderr.contains("what is on disk"), "{}", plan.stderr);
+        let planned = number(&plan.json()["bucket_joules"]);
+        assert!(
+            (planned - number(&level["level_joules"])).abs() < 1e-6,
+            "{planned} J"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_agent_removes_no_file_that_it_did_not_make() {
+    let lab = with_simulated_board();
+    lab.write("notes.txt", "kept");
+    let run = lab.cryo(&["agent", "--listen", "unix:notes.txt"]).expect(3);
+    assert!(
+        run.stderr.contains("notes.txt is there and is a file"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(fs::read_to_string(lab.path("notes.txt")).unwrap(), "kept");
+    let long = format!("unix:{}", "x".repeat(130));
+    for (listen, part) in [
+        ("unix:", "`unix:` names no path"),
+        (long.as_str(), "at most"),
+        ("unix:data", "is a folder"),
+        (":8787", "is neither ADDRESS:PORT nor unix:PATH"),
+    ] {
+        let run = lab.cryo(&["agent", "--listen", listen]).expect(3);
+        assert!(run.stderr.contains(part), "{listen}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_load_has_a_size_and_a_type_and_shows_the_level() {
+    let lab = Lab::new();
+    lab.cryo(&["bucket", "grant", "5"]).expect(0);
+    let args = ["stress", "cpu", "--seconds", "1", "--size", "64"];
+    let run = lab
+        .cryo(&[&args[..], &["--dtype", "f32", "--json"]].concat())
+        .expect(0)
+        .json();
+    assert_eq!(
+        number(&run["samples"][0]["sample"]["bucket_j"]),
+        lab.level(),
+        "{run:#}"
+    );
+    let wrong = lab.cryo(&["stress", "cpu", "--dtype", "bf16"]).expect(3);
+    assert!(
+        wrong.stderr.contains("the CPU computes in f32 alone"),
+        "{}",
+        wrong.stderr
+    );
+    lab.cryo(&["stress", "cpu", "--dtype", "f8"]).expect(2);
+    lab.cryo(&["stress", "cpu", "--size", "0"]).expect(2);
+}
+
+#[test]
 fn the_original_settings_work() {
     let lab = Lab::new();
     let meter = |tdp| {

@@ -8,7 +8,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::clock::Timestamp;
 use crate::energy::agent::{BucketView, JouleAgent};
-use crate::energy::{Bucket, BucketEvent, Ledger, Record};
+use crate::energy::{Bucket, BucketEvent, Ledger};
 use crate::engine::{EngineError, open_agent};
 use crate::units::{Joules, grouped};
 
@@ -148,14 +148,11 @@ fn show(context: &Context<'_>, view: &BucketView) {
 }
 
 fn history(context: &Context<'_>, limit: u64) -> Result<Exit, CliError> {
-    if context.settings.agent_url.is_some() {
-        return Err(CliError::invalid(
-            "the agent at agent_url keeps the history; run `cryo bucket history` in the agent's own project folder",
-        ));
-    }
-    let mut shown = news(Bucket::history(&context.project.bucket())?);
-    shown.reverse();
-    shown.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let shown = match remote(context)? {
+        Some(agent) => agent.history(limit).map_err(EngineError::from)?,
+        None => Bucket::news(&context.project.bucket(), limit)?,
+    };
     let output = context.output;
     output.json(&json!(shown));
     let rows = shown.iter().map(|record| {
@@ -177,28 +174,6 @@ fn history(context: &Context<'_>, limit: u64) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-/// The records without time in which nothing was credited; its allowance is that of the next one.
-fn news(records: Vec<Record>) -> Vec<Record> {
-    let mut allowance = Joules::ZERO;
-    let mut shown = Vec::new();
-    for record in records {
-        allowance += record.allowance;
-        let is_news = match &record.event {
-            BucketEvent::Checkpoint(_) => false,
-            BucketEvent::Flowed(flow) => flow.credited > Joules::ZERO,
-            _ => true,
-        };
-        if is_news {
-            shown.push(Record {
-                allowance,
-                ..record
-            });
-            allowance = Joules::ZERO;
-        }
-    }
-    shown
-}
-
 fn words(event: &BucketEvent) -> (&'static str, Joules, String) {
     match event {
         BucketEvent::Checkpoint(_) => ("checkpoint", Joules::ZERO, String::new()),
@@ -212,40 +187,5 @@ fn words(event: &BucketEvent) -> (&'static str, Joules, String) {
         BucketEvent::Settled { id, charged } => ("settled", *charged, id.to_string()),
         BucketEvent::Forfeited { id, charged } => ("forfeited", *charged, id.to_string()),
         BucketEvent::Flowed(flow) => ("credited", flow.credited, String::new()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::energy::Flow;
-
-    #[test]
-    fn time_without_credit_is_left_out_and_its_allowance_is_not() {
-        let joules = Joules::from_smallest;
-        let record = |seq, allowance, event| Record {
-            seq,
-            at: Timestamp::from_millis(0),
-            allowance: joules(allowance),
-            event,
-        };
-        let flowed = |credited| {
-            BucketEvent::Flowed(Flow {
-                credited: joules(credited),
-                ..Flow::default()
-            })
-        };
-        let shown = news(vec![
-            record(1, 0, BucketEvent::Opened { joules: joules(9) }),
-            record(2, 5, flowed(0)),
-            record(3, 7, flowed(0)),
-            record(4, 1, flowed(2)),
-            record(5, 4, flowed(0)),
-        ]);
-        let seen: Vec<(u64, i64)> = shown
-            .iter()
-            .map(|record| (record.seq, record.allowance.smallest()))
-            .collect();
-        assert_eq!(seen, [(1, 0), (4, 13)]);
     }
 }

@@ -9,27 +9,44 @@ use super::Context;
 use crate::cli::args::StressTarget;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::energy::Purpose;
+use crate::clock::Timestamp;
 use crate::energy::agent::Sample;
+use crate::energy::{Bucket, Purpose};
 use crate::engine::{EngineError, watching_agent};
 use crate::learn::{Compute, DeviceChoice, Stress};
+use crate::recipe::Precision;
 
-pub fn run(context: &Context<'_>, what: StressTarget, seconds: f64) -> Result<Exit, CliError> {
+pub fn run(
+    context: &Context<'_>,
+    what: StressTarget,
+    seconds: f64,
+    side: Option<usize>,
+    dtype: Option<Precision>,
+) -> Result<Exit, CliError> {
     let time = Context::check_seconds(seconds, 1.0)?;
+    let precision = dtype.unwrap_or_default();
     let mut devices = Vec::new();
     if what != StressTarget::Gpu {
         let cpu = Compute::open(DeviceChoice::Cpu)?;
-        devices.push(match context.settings.threads {
+        let cpu = match context.settings.threads {
             Some(threads) => cpu.with_threads(threads),
             None => cpu,
-        });
+        };
+        // Beside a card, the type is meant for the card.
+        let own = if what == StressTarget::Cpu {
+            precision
+        } else {
+            Precision::F32
+        };
+        devices.push(cpu.with_precision(own)?);
     }
     if what != StressTarget::Cpu {
-        devices.push(Compute::open(DeviceChoice::Cuda(0))?);
+        devices.push(Compute::open(DeviceChoice::Cuda(0))?.with_precision(precision)?);
     }
     let output = context.output;
     let agent = watching_agent(&context.project, &context.settings, Purpose::OwnWork)?;
-    let stress = Stress::start(&devices)?;
+    let stress = Stress::start(&devices, side)?;
+    let ledger = Bucket::peek(&context.project.bucket(), context.settings.bucket)?;
     let start = Instant::now();
     let mut samples = Vec::new();
     if !output.is_json() {
@@ -39,7 +56,12 @@ pub fn run(context: &Context<'_>, what: StressTarget, seconds: f64) -> Result<Ex
     while start.elapsed() < time {
         let left = time.saturating_sub(start.elapsed());
         thread::sleep(left.min(Duration::from_secs(1)));
-        let sample = agent.sample().map_err(EngineError::from)?;
+        let mut sample = agent.sample().map_err(EngineError::from)?;
+        // An agent that only watches has no bucket, but the project may have one.
+        if let (None, Some(ledger)) = (sample.bucket_j, &ledger) {
+            sample.bucket_j = Some(ledger.level_at(Timestamp::now()));
+            sample.hash = Sample::hash_of(sample.ts, sample.bucket_j);
+        }
         let now = (Instant::now(), stress.operations());
         let rate = (now.1 - before.1) as f64 / (now.0 - before.0).as_secs_f64().max(1e-9) / 1e9;
         before = now;

@@ -17,8 +17,9 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
 use super::super::baseline::{Baseline, IdleState, Learning};
-use super::super::bucket::{Closed, LeaseId, Refusal, Take, Taken};
+use super::super::bucket::{Closed, LeaseId, Record, Refusal, Take, Taken};
 use super::super::flow::Measured;
+use super::server::LONGEST_HISTORY;
 use super::wire::{
     About, BucketView, ClosedBody, ErrorBody, GrantBody, GrantedBody, LearnBody, LeaseBody,
     MeasuredBody, Progress, ProgressBody, Sample, StirBody, TakeBody, TakenBody,
@@ -278,6 +279,11 @@ impl JouleAgent for RemoteAgent {
 
     fn bucket(&self) -> Result<BucketView, AgentError> {
         self.get("/v1/bucket")
+    }
+
+    fn history(&self, limit: usize) -> Result<Vec<Record>, AgentError> {
+        let limit = limit.min(LONGEST_HISTORY);
+        self.get(&format!("/v1/bucket/history?limit={limit}"))
     }
 
     fn baseline(

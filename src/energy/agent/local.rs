@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::super::baseline::{Baseline, BaselineError, Given, IdleState, Learning};
-use super::super::bucket::{Bucket, Closed, Flow, LeaseId, Refusal, Take, Taken};
+use super::super::bucket::{Bucket, Closed, Flow, LeaseId, Record, Refusal, Take, Taken};
 use super::super::flow::{Flows, Inflow, Measured};
 use super::super::meter::{Meter, Snapshot};
 use super::super::metering::{Round, Stretch};
@@ -343,14 +343,18 @@ impl JouleAgent for LocalAgent {
             sum(is_gpu, &|at| baseline.idle_watts(at).0)
         };
         let gross: f64 = snapshot.watts.iter().map(|watts| watts.0).sum();
+        let ts = snapshot.wall.millis() as f64 / 1000.0;
+        let bucket = &self.core.bucket;
+        let bucket_j = bucket.is_real().then(|| bucket.level());
         Ok(Sample {
-            ts: snapshot.wall.millis() as f64 / 1000.0,
+            ts,
+            hash: Sample::hash_of(ts, bucket_j),
             gpu_w: sum(true, &now),
             cpu_w: sum(false, &now),
             idle_gpu_w: idle(true),
             idle_cpu_w: idle(false),
             net_w: known.map(|baseline| gross - baseline.watts().0),
-            bucket_j: self.core.bucket.is_real().then(|| self.core.bucket.level()),
+            bucket_j,
             seq: snapshot.seq,
             age_ms: self.meter.now().since(snapshot.at).as_millis() as u64,
             status,
@@ -369,6 +373,11 @@ impl JouleAgent for LocalAgent {
     fn bucket(&self) -> Result<BucketView, AgentError> {
         let now = self.core.bucket.now();
         Ok(self.core.bucket.look(|ledger| BucketView::of(ledger, now)))
+    }
+
+    fn history(&self, limit: usize) -> Result<Vec<Record>, AgentError> {
+        self.core.bucket.flush()?;
+        Ok(Bucket::news(self.core.bucket.folder(), limit)?)
     }
 
     fn baseline(

@@ -23,7 +23,7 @@ pub use token::{Token, read_token};
 pub use wire::{About, BucketView, Progress, Sample, Status};
 
 use super::baseline::{Baseline, BaselineError, IdleState, Learning};
-use super::bucket::{BucketError, Closed, LeaseId, Refusal, Take, Taken};
+use super::bucket::{BucketError, Closed, LeaseId, Record, Refusal, Take, Taken};
 use super::flow::Measured;
 use crate::units::Joules;
 
@@ -46,6 +46,12 @@ pub trait JouleAgent: Send + Sync {
     /// # Errors
     /// When it cannot be asked.
     fn bucket(&self) -> Result<BucketView, AgentError>;
+
+    /// What went in and out of the bucket, the newest first.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or its journal cannot be read.
+    fn history(&self, limit: usize) -> Result<Vec<Record>, AgentError>;
 
     /// The baseline that is taken off in this state; learned when there is none, or when it is
     /// asked for anew.

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path as UrlPath, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
@@ -50,6 +50,10 @@ const SLOWEST_REQUEST: Duration = Duration::from_secs(10);
 /// A lease of a client that says nothing else.
 const DEFAULT_TTL_SECONDS: f64 = 3600.0;
 const LONGEST_PURPOSE: usize = 200;
+/// Records in a history, unless another number is asked for.
+const USUAL_HISTORY: usize = 20;
+/// The most records that one answer has.
+pub(super) const LONGEST_HISTORY: usize = 1000;
 /// How often expired leases are charged and accounts put on disk.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
 const TOO_MANY: &[u8] =
@@ -216,6 +220,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/sample", get(sample))
         .route("/v1/about", get(about))
         .route("/v1/bucket", get(bucket))
+        .route("/v1/bucket/history", get(history))
         .route("/v1/baseline", get(baseline))
         .route("/v1/leases/{lease}", get(progress))
         .route("/v1/openapi.json", get(openapi))
@@ -360,6 +365,24 @@ async fn about(State(shared): State<Shared>) -> Response {
 
 async fn bucket(State(shared): State<Shared>) -> Response {
     answer(shared.agent.bucket())
+}
+
+async fn history(State(shared): State<Shared>, uri: Uri) -> Response {
+    let asked = uri.query().unwrap_or_default();
+    let limit = match asked.split_once('=') {
+        _ if asked.is_empty() => Some(USUAL_HISTORY),
+        Some(("limit", number)) => number.parse().ok(),
+        _ => None,
+    };
+    match limit {
+        Some(limit) if limit <= LONGEST_HISTORY => {
+            answer(apart(move || shared.agent.history(limit)).await)
+        }
+        _ => fail(
+            StatusCode::BAD_REQUEST,
+            format!("the question must be ?limit=N, from 0 to {LONGEST_HISTORY}"),
+        ),
+    }
 }
 
 async fn baseline(State(shared): State<Shared>) -> Response {

@@ -14,6 +14,7 @@ use super::super::probes::CpuPower;
 use super::super::uncertainty::Sigma;
 use super::{Relearn, number};
 use crate::clock::Timestamp;
+use crate::digest::Digest;
 use crate::units::{Joules, Watts};
 
 /// More is no request but a mistake.
@@ -74,6 +75,9 @@ pub struct Sample {
         with = "number::optional"
     )]
     pub bucket_j: Option<Joules>,
+    /// For old clients that read it; [`Sample::hash_of`] time and level. It protects nothing.
+    #[serde(default)]
+    pub hash: String,
     /// Counts the rounds of the meter.
     pub seq: u64,
     /// Time since the round.
@@ -90,6 +94,16 @@ pub struct Sample {
     pub unmeasured_ms: u64,
     /// Power of each probe, by its id.
     pub probe_w: BTreeMap<String, f64>,
+}
+
+impl Sample {
+    /// SHA-256, as 64 hex digits, of the text `ts:bucket_j` with both numbers as in the answer.
+    /// The original had the same field with BLAKE3.
+    pub fn hash_of(ts: f64, bucket: Option<Joules>) -> String {
+        let bucket = bucket.map(Joules::as_f64);
+        let text = format!("{}:{}", serde_json::json!(ts), serde_json::json!(bucket));
+        Digest::of(text.as_bytes()).hex()
+    }
 }
 
 /// What was measured so far under a lease.
@@ -433,72 +447,4 @@ pub(super) fn joules_of(value: &serde_json::Value) -> Result<Joules, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn parse(json: &str) -> Result<Joules, String> {
-        let value = serde_json::from_str(json).map_err(|error| error.to_string())?;
-        joules_of(&value)
-    }
-
-    #[test]
-    fn joules_are_read_by_their_digits() {
-        for (json, microjoules) in [
-            ("12.5", 12_500_000),
-            ("5.0", 5_000_000),
-            ("0.000001", 1),
-            ("-3", -3_000_000),
-            ("0.1", 100_000),
-            ("\"7.25\"", 7_250_000),
-        ] {
-            assert_eq!(
-                parse(json),
-                Ok(Joules::from_smallest(microjoules)),
-                "{json}"
-            );
-        }
-        for json in [
-            "1e-7",
-            "0.0000001",
-            "1e300",
-            "\"NaN\"",
-            "\"inf\"",
-            "NaN",
-            "null",
-            "[1]",
-            "true",
-            "\"\"",
-            "1000000001",
-            "99999999999999999999",
-            "{}",
-        ] {
-            assert!(parse(json).is_err(), "{json} was taken");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_joule_survives_the_socket(microjoules in -4_000_000_000_000_000_i64..4_000_000_000_000_000) {
-            let body = GrantedBody {
-                ok: true,
-                granted_j: Joules::from_smallest(microjoules),
-                remaining_j: Joules::ZERO,
-            };
-            let text = serde_json::to_string(&body).unwrap();
-            let back: GrantedBody = serde_json::from_str(&text).unwrap();
-            prop_assert_eq!(back.granted_j, body.granted_j);
-        }
-
-        /// Whatever is sent as joules: no panic, and what is taken is what the digits say.
-        #[test]
-        fn any_number_is_exact_or_refused(number in any::<f64>()) {
-            if let Some(json) = serde_json::Number::from_f64(number)
-                && let Ok(joules) = joules_of(&serde_json::Value::Number(json))
-            {
-                prop_assert!((joules.as_f64() - number).abs() <= number.abs() * 1e-15);
-            }
-        }
-    }
-}
+mod tests;

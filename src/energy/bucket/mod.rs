@@ -5,6 +5,7 @@ mod group;
 mod journal;
 mod lease;
 mod ledger;
+mod news;
 mod sync;
 
 use std::path::{Path, PathBuf};
@@ -91,6 +92,7 @@ impl Calendar {
 pub struct Bucket {
     group: Group<JournalFile>,
     calendar: Calendar,
+    folder: PathBuf,
     _lock: Lock,
     temporary: Option<TempDir>,
 }
@@ -114,6 +116,7 @@ impl Bucket {
                 clock,
                 began,
             },
+            folder: folder.to_owned(),
             _lock: lock,
             temporary: None,
         };
@@ -199,6 +202,22 @@ impl Bucket {
             }
         }
         Ok(records)
+    }
+
+    /// What went in and out, the newest first, without time in which nothing was credited.
+    ///
+    /// # Errors
+    /// When a journal cannot be read.
+    pub fn news(folder: &Path, limit: usize) -> Result<Vec<Record>, BucketError> {
+        let mut records = news::of(Self::history(folder)?);
+        records.reverse();
+        records.truncate(limit);
+        Ok(records)
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The bucket's time.
