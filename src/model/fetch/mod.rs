@@ -335,7 +335,7 @@ mod tests {
             assert_eq!(std::fs::read(path.join(MODEL_FILE)).unwrap(), weights);
         }
         // A file that is pinned and another one is no better.
-        let mut pinned = whole.clone();
+        let mut pinned = whole;
         pinned.files = BTreeMap::from([("config.json".to_owned(), Digest::of(b"other"))]);
         assert!(matches!(cache.kept(&pinned), Kept::Damaged(_)));
         let left = std::fs::read_dir(folder.path().join("models")).unwrap();
