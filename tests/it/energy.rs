@@ -451,7 +451,7 @@ fn a_load_has_a_size_and_a_type_and_shows_the_level() {
     );
     let wrong = lab.cryo(&["stress", "cpu", "--dtype", "bf16"]).expect(3);
     assert!(
-        wrong.stderr.contains("the CPU computes in f32 alone"),
+        wrong.stderr.contains("the CPU only computes in f32"),
         "{}",
         wrong.stderr
     );
