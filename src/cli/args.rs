@@ -13,8 +13,8 @@ Start with:
   cryo plan     what would run, and why
   cryo apply    run it
 
-Exit codes: 0 done, 1 error, 2 bad command line, 3 invalid input, 10 rejected, 12 deferred,
-13 failed, 14 a record was altered or is missing, 15 locked, 130 interrupted.";
+Exit codes: 0 done, 1 error, 2 bad command line, 3 invalid input, 10 rejected, 11 no receipts,
+12 deferred, 13 failed, 14 a record was altered or is missing, 15 locked, 130 interrupted.";
 
 /// Meters energy, spends it on learning, and proves what each joule bought.
 #[derive(Debug, Parser)]

@@ -472,3 +472,19 @@ fn the_example_with_three_classes_ends_in_an_accept() {
         .json();
     assert_eq!(predicted[0]["label"], "question");
 }
+
+#[test]
+fn the_suggestions_work_from_the_folder_where_the_run_was_started() {
+    let lab = Lab::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let from_there = |line: &str| {
+        let folder = elsewhere.path().display();
+        lab.paste(&format!("cd {folder} && {line}")).expect(0)
+    };
+    let run = from_there(&format!("cryo apply {}", lab.path("p.toml").display()));
+    let steps = suggested(&run);
+    assert!(steps.len() > 3, "{steps:?}");
+    for step in &steps {
+        from_there(step);
+    }
+}
