@@ -24,7 +24,7 @@ pub enum FileError {
         source: io::Error,
     },
     /// Another process holds the lock.
-    #[error("another cryo holds {}{}", path.display(), holder_note(holder))]
+    #[error("another cryo is using {}{}", path.display(), holder_note(holder))]
     Locked {
         /// The lock file.
         path: PathBuf,

@@ -35,7 +35,7 @@ pub enum ProjectError {
     #[error("--project names {}, and there is no cryo.toml in it", .0.display())]
     NotIn(PathBuf),
     /// What was named is no folder.
-    #[error("--project names {}, which is no folder", .0.display())]
+    #[error("--project names {}, which is not a folder", .0.display())]
     NoFolder(PathBuf),
     /// The pipeline file is another project's.
     #[error("{} belongs to the project {}, but --project names {}", file.display(), its.display(), named.display())]
@@ -159,14 +159,14 @@ impl Project {
             (None, Ok(its), own) => {
                 let is_elsewhere = own.as_ref() != Some(&its);
                 let note = format!(
-                    "the project is {}, where the pipeline file lies",
+                    "the project is {}, the one of the pipeline file",
                     its.shown()
                 );
                 (its, is_elsewhere.then_some(note))
             }
             (None, Err(_), Some(own)) => {
                 let note = format!(
-                    "the pipeline file lies in no project; the project of this folder is used, {}",
+                    "the pipeline file is in no project; using that of the current folder, {}",
                     own.shown()
                 );
                 (own, Some(note))
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!((plain.project.root, plain.note), (root.join("a"), None));
         let other = find("../b/pipelines/p.toml", None, "a").unwrap();
         assert_eq!(other.project.root(), root.join("b"));
-        assert!(other.note.unwrap().contains("where the pipeline file lies"));
+        assert!(other.note.unwrap().contains("the one of the pipeline file"));
         let from_nowhere = find("../a/p.toml", None, "none").unwrap();
         assert_eq!(from_nowhere.project.root(), root.join("a"));
         assert!(from_nowhere.note.is_some());

@@ -34,7 +34,7 @@ pub enum EngineError {
         rows: String,
     },
     /// A file that is named by its digest has another.
-    #[error("{} has the digest {found}, it should be {expected}", path.display())]
+    #[error("{} has the digest {found}, but it should be {expected}", path.display())]
     Altered {
         /// The file.
         path: PathBuf,
@@ -44,16 +44,18 @@ pub enum EngineError {
         expected: Digest,
     },
     /// The key that signed the chain is gone.
-    #[error("{} is gone, but it has signed receipts", .0.display())]
+    #[error("{} is missing, but receipts were signed with it", .0.display())]
     KeyLost(PathBuf),
     /// There was a chain, and now there is none.
-    #[error("there is no receipt here, but {} says that there were some", .0.display())]
+    #[error("there are no receipts here, but {} shows that there were some", .0.display())]
     ChainLost(PathBuf),
     /// There was a chain, and now there is another one.
     #[error("the receipts here are not those that {} belongs to", .0.display())]
     OtherChain(PathBuf),
     /// The head was trained for other classes.
-    #[error("the head of {pipeline} was trained for {trained}, the pipeline now lists {listed}")]
+    #[error(
+        "the head of {pipeline} was trained for {trained}, but the pipeline now lists {listed}"
+    )]
     Labels {
         /// The pipeline.
         pipeline: String,
@@ -151,7 +153,7 @@ impl EngineError {
         match self {
             Self::Leakage { .. } => Some("remove these rows from one of the two files".into()),
             Self::Altered { .. } => Some(
-                "restore it from a backup; a base model is fetched anew by `cryo model pull NAME`"
+                "restore it from a backup; `cryo model pull NAME` downloads a base model again"
                     .into(),
             ),
             Self::KeyLost(_) => Some(

@@ -206,7 +206,7 @@ impl Settings {
 pub fn listen_at(text: &str) -> Result<Listen, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         if path.is_empty() {
-            return Err("`unix:` names no path; write unix:PATH".into());
+            return Err("`unix:` needs a path; write unix:PATH".into());
         }
         return Ok(Listen::Unix(path.into()));
     }

@@ -109,7 +109,7 @@ fn a_second_apply_waits_for_nobody_and_loses_nothing() {
     }
     let second = lab.apply().expect(15);
     assert!(
-        second.stderr.contains("another cryo holds"),
+        second.stderr.contains("another cryo is using"),
         "{}",
         second.stderr
     );
@@ -216,7 +216,7 @@ fn a_chain_without_its_end_or_its_key_is_noticed() {
     fs::write(&path, &whole).unwrap();
     fs::remove_file(lab.path(".cryo/key.pem")).unwrap();
     let run = lab.apply().expect(14);
-    assert!(run.stderr.contains("has signed receipts"), "{}", run.stderr);
+    assert!(run.stderr.contains("receipts were signed with it"), "{}", run.stderr);
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn a_pipeline_runs_in_its_own_project_wherever_one_stands() {
     let file = file.to_str().unwrap();
     let run = cryo_in(elsewhere.path(), &["apply", file, "--task", "index"]).expect(0);
     assert!(
-        run.stderr.contains("where the pipeline file lies"),
+        run.stderr.contains("the one of the pipeline file"),
         "{}",
         run.stderr
     );
@@ -209,7 +209,7 @@ fn deleted_receipts_are_missed_and_no_second_chain_begins() {
     ] {
         let run = lab.cryo(args).expect(14);
         assert!(
-            run.stderr.contains("there is no receipt here"),
+            run.stderr.contains("there are no receipts here"),
             "{}",
             run.stderr
         );
