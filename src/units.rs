@@ -248,7 +248,7 @@ impl Eta {
         } else {
             3.0
         };
-        format!("{value:.*}", places as usize)
+        grouped(&format!("{value:.*}", places as usize))
     }
 }
 

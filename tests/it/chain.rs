@@ -216,7 +216,11 @@ fn a_chain_without_its_end_or_its_key_is_noticed() {
     fs::write(&path, &whole).unwrap();
     fs::remove_file(lab.path(".cryo/key.pem")).unwrap();
     let run = lab.apply().expect(14);
-    assert!(run.stderr.contains("receipts were signed with it"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("receipts were signed with it"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]

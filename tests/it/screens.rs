@@ -95,6 +95,14 @@ fn an_accepted_update_says_what_it_bought_and_what_to_try() {
         lab.paste(step).expect(0);
     }
 
+    for list in ["history", "versions"] {
+        let text = lab.cryo(&[list]).expect(0).stdout;
+        has(
+            &text,
+            &["nats/kJ", "\nnats/kJ: loss removed per kilojoule\n"],
+        );
+    }
+
     lab.apply();
     let receipts = lab.history();
     let (one, two) = (&receipts[2]["gate"], &receipts.last().unwrap()["gate"]);

@@ -39,6 +39,10 @@ pub fn run(context: &Context<'_>, limit: usize, all: bool) -> Result<Exit, CliEr
         }
     }
     output.table(&header, rows);
+    verdict::legend(
+        output,
+        entries.iter().any(|entry| entry.receipt.eta.is_some()),
+    );
     Ok(Exit::Done)
 }
 

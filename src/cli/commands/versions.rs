@@ -5,7 +5,7 @@ use serde_json::json;
 use super::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::output::verdict::percent;
+use crate::cli::output::verdict::{legend, percent};
 use crate::units::{Eta, Joules};
 use crate::versions::{lineage, newest_accepted};
 
@@ -79,5 +79,6 @@ pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
         ],
         rows,
     );
+    legend(context.output, true);
     Ok(Exit::Done)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Output;
 use crate::energy::FEWEST_UPDATES;
 use crate::receipts::{Kind, KnownBy, Receipt};
 use crate::task::TaskKind;
@@ -9,6 +10,13 @@ use crate::units::{Eta, Joules, count};
 
 /// What the efficiency is, said where it first appears on a screen.
 pub const EFFICIENCY: &str = "loss removed per kilojoule";
+
+/// The same below a table, for whoever meets its column first there.
+pub fn legend(output: &Output, has_efficiency: bool) {
+    if has_efficiency && !output.is_json() {
+        output.say(format!("\nnats/kJ: {EFFICIENCY}"));
+    }
+}
 
 /// The outcome in one word.
 pub const fn outcome(receipt: &Receipt) -> &'static str {
