@@ -346,7 +346,7 @@ pub struct GateRecord {
     pub z: String,
     /// Share of gate examples whose label the new model gives.
     pub accuracy: String,
-    /// The same for the model before; receipts of version 0.1.0 have none.
+    /// The same for the model before; receipts from before it was introduced have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseAccuracy>,
 }

@@ -301,7 +301,9 @@ fn training_stops_where_more_steps_would_lower_eta() {
         leaked.stderr
     );
     lab.write("data/tune.csv", &rows(200, 300_000));
-    lab.apply().expect(0);
+    let run = lab.apply().expect(0);
+    let why = "stopped early, since more steps would have lowered the efficiency";
+    assert!(run.stdout.contains(why), "{}", run.stdout);
     let receipts = lab.history();
     let last = receipts.last().unwrap();
     assert_eq!(last["train"]["stopped"], "eta", "{last:#}");
