@@ -425,7 +425,7 @@ fn an_agent_removes_no_file_that_it_did_not_make() {
     assert_eq!(fs::read_to_string(lab.path("notes.txt")).unwrap(), "kept");
     let long = format!("unix:{}", "x".repeat(130));
     for (listen, part) in [
-        ("unix:", "`unix:` names no path"),
+        ("unix:", "`unix:` needs a path"),
         (long.as_str(), "at most"),
         ("unix:data", "is a folder"),
         (":8787", "is neither ADDRESS:PORT nor unix:PATH"),

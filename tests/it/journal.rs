@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cryoflux::clock::Timestamp;
-use cryoflux::energy::{Bucket, BucketPolicy, LeaseId, Take};
+use cryoflux::energy::{Bucket, BucketError, BucketPolicy, LeaseId, Take};
+use cryoflux::files::FileError;
 use cryoflux::units::{Joules, Watts};
 
 const POLICY: BucketPolicy = BucketPolicy {
@@ -30,8 +31,18 @@ fn take(id: &str, whole: i64) -> Take {
     }
 }
 
+/// A test beside this one that starts a program holds a copy of every open file for a moment, the
+/// lock of a bucket that this one has just closed among them.
 fn open(folder: &Path) -> Bucket {
-    Bucket::open(folder, POLICY, Timestamp::from_millis(0)).unwrap()
+    for _ in 0..200 {
+        match Bucket::open(folder, POLICY, Timestamp::from_millis(0)) {
+            Err(BucketError::File(FileError::Locked { .. })) => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("{} stays locked", folder.display());
 }
 
 /// Level and leases: what could still be spent.
