@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::EngineError;
+use super::event::{Event, Events};
 use super::traces::Traces;
 use crate::digest::Digest;
 use crate::energy::{Bucket, BucketPolicy};
@@ -141,6 +142,25 @@ pub fn bucket_policy(
         ..policy
     };
     Ok((policy, Some(lost)))
+}
+
+/// What a run is about to be given for a bucket that is not there yet; a bucket that is gone is
+/// noted. An agent elsewhere has a bucket of its own.
+pub(super) fn opening_grant(
+    project: &Project,
+    settings: &Settings,
+    traces: &mut Traces,
+    events: Events<'_>,
+) -> Result<Option<Joules>, EngineError> {
+    if settings.agent_url.is_some() || Bucket::is_in(&project.bucket()) {
+        return Ok(None);
+    }
+    traces.opens(project.bucket());
+    let (policy, lost) = bucket_policy(project, settings)?;
+    if let Some(lost) = lost {
+        events(Event::Note(lost.to_string()));
+    }
+    Ok(Some(policy.opening_grant))
 }
 
 fn has_spent(entry: &Entry) -> bool {

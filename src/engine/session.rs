@@ -1,6 +1,5 @@
 //! A workspace that is locked, metered and allowed to spend.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use super::cited::{calibration, caution, environment, model};
 use super::error::EngineError;
 use super::event::{Event, Events};
 use super::lora::Prepared;
-use super::lost::{bucket_policy, mark, open_key, refuse_lost_key};
+use super::lost::{mark, open_key, opening_grant, refuse_lost_key};
 use super::metered::{Account, Metered, Phase};
 use super::recover::{self, OpenLease};
 use super::traces::{Absent, Traces};
@@ -22,7 +21,7 @@ use crate::clock::Timestamp;
 use crate::dataset::Dataset;
 use crate::digest::Digest;
 use crate::energy::agent::{About, AgentError, JouleAgent, Relearn};
-use crate::energy::{Baseline, Bucket, LeaseId, Provenance, Refusal, Take};
+use crate::energy::{Baseline, LeaseId, Provenance, Refusal, Take};
 use crate::files::Lock;
 use crate::gate::merkle_root;
 use crate::id::new_id;
@@ -117,16 +116,7 @@ impl Session {
         if let Some(threads) = settings.threads {
             compute = compute.with_threads(threads);
         }
-        let opening_grant = if settings.agent_url.is_none() {
-            traces.opens(project.bucket());
-            let (policy, lost) = bucket_policy(project, settings)?;
-            let is_new = !Bucket::is_in(&project.bucket());
-            lost.into_iter()
-                .for_each(|lost| events(Event::Note(lost.to_string())));
-            is_new.then_some(policy.opening_grant)
-        } else {
-            None
-        };
+        let opening_grant = opening_grant(project, settings, &mut traces, events)?;
         let agent = open_agent(project, settings)?;
         // What comes before the first lease is own work too.
         agent.stir(STIRRING)?;
@@ -494,20 +484,4 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no reason was given")
         .to_owned()
-}
-
-/// How often an update was tried on each head, to give each try its own seed.
-pub(super) fn attempts_on(workspace: &Workspace, task: &str, base: Digest) -> u64 {
-    let mut attempts: HashMap<Digest, u64> = HashMap::new();
-    for entry in workspace.chain.entries() {
-        let receipt = &entry.receipt;
-        let is_try = matches!(receipt.kind, Kind::Decision) && receipt.task_name == task;
-        if let (true, Some(base)) = (
-            is_try && receipt.pipeline == workspace.pipeline.name,
-            receipt.base_model_hash,
-        ) {
-            *attempts.entry(base).or_default() += 1;
-        }
-    }
-    attempts.get(&base).copied().unwrap_or(0)
 }

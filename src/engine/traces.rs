@@ -53,9 +53,9 @@ impl Traces {
         self.made.files.push(file);
     }
 
-    /// A bucket that this run is about to open.
+    /// A bucket that this run is about to make.
     pub fn opens(&mut self, bucket: PathBuf) {
-        self.bucket = Some(bucket).filter(|folder| !Bucket::is_in(folder));
+        self.bucket = Some(bucket);
     }
 
     /// Something is recorded: from now on everything stays.

@@ -267,6 +267,18 @@ impl Workspace {
         }
     }
 
+    /// How often an update of a task was tried on a head, to give each try its own seed.
+    pub fn attempts_on(&self, task: &str, base: Digest) -> u64 {
+        let is_try = |entry: &&Entry| {
+            let receipt = &entry.receipt;
+            receipt.kind == Kind::Decision
+                && receipt.task_name == task
+                && receipt.pipeline == self.pipeline.name
+                && receipt.base_model_hash == Some(base)
+        };
+        self.chain.entries().iter().filter(is_try).count() as u64
+    }
+
     fn past_joules(&self, task: &str) -> Vec<Joules> {
         self.chain
             .entries()

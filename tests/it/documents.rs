@@ -29,10 +29,10 @@ fn prose(page: &Path) -> String {
 /// The anchor that a heading gets: small letters, no signs, hyphens for spaces.
 fn anchors(page: &Path) -> BTreeSet<String> {
     let prose = prose(page);
-    let headings = prose.lines().filter_map(|line| {
-        line.starts_with('#')
-            .then(|| line.trim_start_matches('#').trim())
-    });
+    let headings = prose
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| line.trim_start_matches('#').trim());
     headings
         .map(|heading| {
             let kept = heading

@@ -7,7 +7,6 @@ use crate::dataset::Dataset;
 use crate::digest::Digest;
 use crate::engine::error::EngineError;
 use crate::engine::event::{Event, Events};
-use crate::engine::session::attempts_on;
 use crate::engine::workspace::Workspace;
 use crate::files;
 use crate::gate::{Gate, HOLDOUT_CLAIM_ROWS, NORMALISATION, Rule, detectable_delta, shared_texts};
@@ -80,7 +79,7 @@ impl Prepared {
                 },
             },
             look: workspace.looks(Some(root)) + 1,
-            attempt: attempts_on(workspace, &task.name.value, base_hash),
+            attempt: workspace.attempts_on(&task.name.value, base_hash),
             trained: workspace.versions.trained_rows(&workspace.lineage()?)?,
             head: workspace.head()?,
             base_hash,
