@@ -19,36 +19,43 @@ const ORIGINAL: [(&str, &str); 4] = [
 /// The original's idle power went with the readings, and this said how fast.
 const SMOOTHING: &str = "JOULE_SMOOTHING";
 
-/// Takes over the original's names, then `CRYO_*`. An empty variable says nothing.
-pub(super) fn read(settings: &mut Settings) -> Result<(), SettingsError> {
-    for (name, key) in ORIGINAL {
-        if let Ok(value) = env::var(name) {
-            set(settings, name, key, &value)?;
-        }
-    }
-    if env::var_os(SMOOTHING).is_some() {
-        settings.notes.push(format!(
-            "{SMOOTHING} has no effect: idle power is learned once and frozen, so there is nothing to smooth"
-        ));
-    }
-    let mut own: Vec<(String, String)> = env::vars_os()
+/// What the environment sets, as TOML of one line each: the original's names, then `CRYO_*`. An
+/// empty variable says nothing.
+///
+/// # Errors
+/// The variable that says what cannot be.
+pub(super) fn layers() -> Result<Vec<SourceText>, SettingsError> {
+    let original = ORIGINAL
+        .into_iter()
+        .filter_map(|(name, key)| Some((name.to_owned(), key.to_owned(), env::var(name).ok()?)));
+    let mut own: Vec<(String, String, String)> = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .filter(|(name, _)| name.starts_with("CRYO_"))
-        .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
+        .map(|(name, value)| {
+            let key = name["CRYO_".len()..].to_lowercase().replace("__", ".");
+            (name, key, value.to_string_lossy().into_owned())
+        })
         .collect();
     own.sort();
-    for (name, value) in own {
-        let key = name["CRYO_".len()..].to_lowercase().replace("__", ".");
-        set(settings, &name, &key, &value)?;
-    }
-    Ok(())
+    original
+        .chain(own)
+        .filter(|(_, _, value)| !value.is_empty())
+        .map(|(name, key, value)| layer(&name, &key, &value))
+        .collect()
 }
 
-/// Reads `key = value` as if it stood in a file. A value that is no TOML is a text.
-fn set(settings: &mut Settings, name: &str, key: &str, value: &str) -> Result<(), SettingsError> {
-    if value.is_empty() {
-        return Ok(());
-    }
+/// What a person should know of variables that do nothing here.
+pub(super) fn notes() -> Vec<String> {
+    let smoothing = env::var_os(SMOOTHING).map(|_| {
+        format!(
+            "{SMOOTHING} has no effect: idle power is learned once and frozen, so there is nothing to smooth"
+        )
+    });
+    smoothing.into_iter().collect()
+}
+
+/// `key = value`, as it would stand in a file. A value that is no TOML is a text.
+fn layer(name: &str, key: &str, value: &str) -> Result<SourceText, SettingsError> {
     let plain = format!("{key} = {value}");
     let is_plain = !value.contains('\n') && DeTable::parse_recoverable(&plain).1.is_empty();
     let quoted = format!("{key} = {}", toml::Value::String(value.to_owned()));
@@ -59,18 +66,20 @@ fn set(settings: &mut Settings, name: &str, key: &str, value: &str) -> Result<()
             path: name.to_owned(),
             text,
         };
-        let mut changed = settings.clone();
-        let Some(wrong) = file::read(&mut changed, &source).into_iter().next() else {
-            *settings = changed;
-            return Ok(());
+        let Some(wrong) = file::read(&mut Settings::usual(), &source)
+            .into_iter()
+            .next()
+        else {
+            return Ok(source);
         };
         first.get_or_insert(wrong);
     }
-    let Some(wrong) = first else { return Ok(()) };
     Err(SettingsError::Variable {
         name: name.to_owned(),
-        what: wrong.message,
-        hint: wrong.hint,
+        what: first
+            .as_ref()
+            .map_or(String::new(), |wrong| wrong.message.clone()),
+        hint: first.and_then(|wrong| wrong.hint),
     })
 }
 

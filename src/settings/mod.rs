@@ -12,6 +12,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use figment::Figment;
+use figment::providers::Serialized;
+
 pub use environment::no_color;
 
 use environment::folder_from;
@@ -88,6 +91,9 @@ pub enum SettingsError {
         /// What to do.
         hint: Option<String>,
     },
+    /// The layers do not fit together.
+    #[error("the settings' layers: {0}")]
+    Layers(String),
     /// Nobody says where fetched models go.
     #[error("there is no home folder, so `cache` must say where fetched models are kept")]
     NoCache,
@@ -108,6 +114,7 @@ impl SettingsError {
             Self::Written(..) => None,
             Self::File(error) => error.hint(),
             Self::Variable { hint, .. } => hint.clone(),
+            Self::Layers(_) => None,
             Self::NoCache => Some("set `cache = \"/a/folder\"` in cryo.toml".into()),
             Self::NoModel { known, .. } if known.is_empty() => {
                 Some("declare it: a table [models.NAME] with `sources` and `sha256`".into())
@@ -127,38 +134,23 @@ impl Settings {
     /// # Errors
     /// Every error of a file with its place, or the variable that is wrong.
     pub fn load(project: &Path) -> Result<Self, SettingsError> {
-        let mut settings = Self::usual();
         let own = folder_from("XDG_CONFIG_HOME", ".config");
         let own = own.map(|folder| folder.join("cryoflux/cryo.toml"));
+        let mut layers = Vec::new();
         for path in own.into_iter().chain([project.join("cryo.toml")]) {
-            settings.read_file(&path)?;
+            if path.exists() {
+                layers.push(checked(&path)?);
+            }
         }
-        environment::read(&mut settings)?;
+        layers.extend(environment::layers()?);
+        let merged = merged(&layers)?;
+        let mut settings = Self::usual();
+        refuse(merged.clone(), file::read(&mut settings, &merged))?;
+        settings.notes = environment::notes();
         if settings.cache.as_os_str().is_empty() {
             return Err(SettingsError::NoCache);
         }
         Ok(settings)
-    }
-
-    fn read_file(&mut self, path: &Path) -> Result<(), SettingsError> {
-        if !path.exists() {
-            return Ok(());
-        }
-        // As a person would call it from where they are.
-        let here = env::current_dir().unwrap_or_default();
-        let source = SourceText {
-            path: path
-                .strip_prefix(here)
-                .unwrap_or(path)
-                .display()
-                .to_string(),
-            text: files::read_text(path)?,
-        };
-        let found = file::read(self, &source);
-        if found.is_empty() {
-            return Ok(());
-        }
-        Err(SettingsError::Written(source, found))
     }
 
     /// What holds where nobody says anything.
@@ -197,6 +189,44 @@ impl Settings {
             notes: Vec::new(),
         }
     }
+}
+
+/// A file whose every key was understood.
+fn checked(path: &Path) -> Result<SourceText, SettingsError> {
+    // As a person would call it from where they are.
+    let here = env::current_dir().unwrap_or_default();
+    let shown = path.strip_prefix(here).unwrap_or(path).display();
+    let source = SourceText {
+        path: shown.to_string(),
+        text: files::read_text(path)?,
+    };
+    let found = file::read(&mut Settings::usual(), &source);
+    refuse(source.clone(), found)?;
+    Ok(source)
+}
+
+fn refuse(source: SourceText, found: Vec<Diagnostic>) -> Result<(), SettingsError> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(SettingsError::Written(source, found))
+}
+
+/// One text that says what all layers say, later ones over earlier ones, key by key.
+fn merged(layers: &[SourceText]) -> Result<SourceText, SettingsError> {
+    let mut figment = Figment::new();
+    for layer in layers {
+        // It was read before.
+        let table: toml::Table = layer.text.parse().unwrap_or_default();
+        figment = figment.merge(Serialized::defaults(table));
+    }
+    let table: toml::Table = figment
+        .extract()
+        .map_err(|error| SettingsError::Layers(error.to_string()))?;
+    Ok(SourceText {
+        path: "the settings".into(),
+        text: table.to_string(),
+    })
 }
 
 /// Where an agent listens: `ADDRESS:PORT` or `unix:PATH`.
