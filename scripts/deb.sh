@@ -7,6 +7,7 @@
 #
 # Needs dpkg-deb and objdump.
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
@@ -49,4 +50,7 @@ dpkg-deb -x "dist/cryoflux_${version}_$architecture.deb" "$work"
 "$work/usr/bin/cryo" --version
 cp -r cryo.toml pipelines data "$work/"
 "$work/usr/bin/cryo" --project "$work" validate
-"$work/usr/bin/cryo" --project "$work" sql 'SELECT 1 AS one' --csv
+# A first answer, from DuckDB's library too: the index of a small example.
+cp -r examples "$work/"
+"$work/usr/bin/cryo" --project "$work" apply "$work/examples/index-only.toml"
+"$work/usr/bin/cryo" --project "$work" search 'a trip by boat'

@@ -37,6 +37,7 @@ say() { printf 'DuckDB: %s\n' "$*" >&2; }
 
 is_right() {
     local found
+    [ -f "$1" ] || return 1
     found=$({ sha256sum "$1" 2>/dev/null || shasum -a 256 "$1"; } | cut -d' ' -f1)
     [ "$found" = "$digest" ]
 }
@@ -48,9 +49,11 @@ keep() {
         return 1
     fi
     chmod 755 "$1"
-    # Somebody else may have been faster.
-    [ -d "$kept" ] || mv "$1" "$kept"
-    is_right "$kept/$library" || return 1
+    # Somebody else may have been faster; anything else there is a fetch of ours that went wrong.
+    if ! is_right "$kept/$library"; then
+        rm -rf "$kept"
+        mv "$1" "$kept" && is_right "$kept/$library" || return 1
+    fi
     say "$library $version from $2, digest checked, in $((SECONDS - started)) s"
     printf '%s\n' "$kept"
 }
@@ -60,8 +63,7 @@ work=
 trap '[ -z "$work" ] || rm -rf "$work"' EXIT
 fresh() {
     [ -z "$work" ] || rm -rf "$work"
-    mkdir -p "$(dirname "$kept")"
-    work=$(mktemp -d "$kept.XXXXXX")
+    mkdir -p "$(dirname "$kept")" && work=$(mktemp -d "$kept.XXXXXX") && [ -d "$work" ]
 }
 
 here() {
@@ -92,9 +94,9 @@ official() {
     [ -n "$archive" ] && command -v curl >/dev/null || return 1
     local url="https://github.com/duckdb/duckdb/releases/download/v$version/libduckdb-$archive.zip"
     say "fetching $url"
-    fresh
+    fresh || return 1
     curl -fsSL --connect-timeout 10 --max-time 300 -o "$work/duckdb.zip" "$url" || return 1
-    mkdir "$work/lib"
+    mkdir "$work/lib" || return 1
     { unzip -q "$work/duckdb.zip" -d "$work/lib" || tar -xf "$work/duckdb.zip" -C "$work/lib"; } || return 1
     keep "$work/lib" "the official archive"
 }
@@ -102,10 +104,10 @@ official() {
 npm_package() {
     [ -n "$package" ] && command -v npm >/dev/null || return 1
     say "fetching the npm package @duckdb/node-bindings-$package"
-    fresh
+    fresh || return 1
     (cd "$work" && npm pack --silent "@duckdb/node-bindings-$package@$version-r.1" >/dev/null) || return 1
     tar -xzf "$work"/*.tgz -C "$work" || return 1
-    mkdir "$work/lib"
+    mkdir "$work/lib" || return 1
     mv "$work/package/$library" "$work/package/LICENSE" "$work/lib/" || return 1
     keep "$work/lib" "the npm package"
 }

@@ -9,6 +9,7 @@
 #
 # Needs git, and about 6 GB in TMPDIR. What it made is removed at the end.
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "$0")/.."
 limit=10
 while [ $# -gt 0 ]; do

@@ -9,9 +9,11 @@
 #
 # The program finds its library from where it lies, so PREFIX may be moved.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+unset CDPATH
 [ $# -eq 1 ] || { echo 'usage: stage.sh PREFIX' >&2; exit 2; }
-prefix=$1
+mkdir -p "$1"
+prefix=$(cd "$1" && pwd)
+cd "$(dirname "$0")/.."
 built=${CARGO_TARGET_DIR:-target}/release
 
 put() { # MODE FROM TO

@@ -9,35 +9,42 @@
 # Needs python3 with venv. maturin comes from PyPI, into an environment of its own.
 # WHEEL_TAG   the platform that the wheel says it runs on (default: this one, "linux")
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "$0")/.."
-target=${CARGO_TARGET_DIR:-target}
+root=$PWD
+mkdir -p "${CARGO_TARGET_DIR:-target}/wheel"
+target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
+work=$(mktemp -d)
+# maturin wants a folder of this name beside its configuration file.
+trap 'rm -rf "$work" "$root/cryoflux.data"' EXIT
 
 # What goes beside the program; the program itself is put in by maturin.
 data=$target/wheel/cryoflux.data
 rm -rf "$data"
 scripts/stage.sh "$data/data"
 rm -r "$data/data/bin"
+ln -sfn "$data" cryoflux.data
 
 tools=$target/wheel/tools
 [ -x "$tools/bin/maturin" ] || {
     python3 -m venv "$tools"
     "$tools/bin/pip" install --quiet --disable-pip-version-check 'maturin>=1.9,<2'
 }
-# maturin wants to know the folder from its own configuration file.
-ln -sfn "$(cd "$data" && pwd)" cryoflux.data
-trap 'rm -f cryoflux.data' EXIT
+# As the program was built, so that it is not built again.
+folder=$(scripts/duckdb.sh)
+features=()
+if [ -n "$folder" ]; then
+    export DUCKDB_LIB_DIR=$folder
+    features=(--no-default-features)
+fi
+"$tools/bin/maturin" build --release --locked ${features[@]+"${features[@]}"} \
+    --auditwheel skip --compatibility "${WHEEL_TAG:-linux}" --out "$work/dist"
 mkdir -p dist
 rm -f dist/cryoflux-*.whl
-bundled=--no-default-features
-[ -f "$target/release/libduckdb.so" ] || [ -f "$target/release/libduckdb.dylib" ] || bundled=
-folder=$(scripts/duckdb.sh)
-DUCKDB_LIB_DIR=$folder "$tools/bin/maturin" build --release --locked $bundled \
-    --auditwheel skip --compatibility "${WHEEL_TAG:-linux}" --out dist
+mv "$work"/dist/cryoflux-*.whl dist/
 ls -l dist/cryoflux-*.whl
 
 [ "${1:-}" = --check ] || exit 0
-work=$(mktemp -d)
-trap 'rm -rf "$work" cryoflux.data' EXIT
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check dist/cryoflux-*.whl
 mkdir "$work/project" "$work/elsewhere"

@@ -120,6 +120,19 @@ fn a_damaged_kept_library_is_not_used() {
 }
 
 #[test]
+fn where_the_cache_cannot_be_made_nothing_is_fetched() {
+    let door = Door::new();
+    let called = door.folder.path().join("called");
+    for name in ["curl", "npm"] {
+        door.program(name, &format!("touch '{}'", called.display()));
+    }
+    fs::write(door.folder.path().join("cache"), "a file").unwrap();
+    let output = door.try_ways("official npm", None);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(!called.exists(), "{}", said(&output));
+}
+
+#[test]
 fn a_way_that_does_not_exist_is_named() {
     let output = Door::new().try_ways("elsewhere", None);
     assert_eq!(output.status.code(), Some(1));
