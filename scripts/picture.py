@@ -25,7 +25,7 @@ COMMANDS = [
     ["apply", "pipelines/sentiment.toml"],
     ["predict", "a warm and funny film", "two hours that I will not get back"],
 ]
-COLUMNS, LINES = 92, 200
+COLUMNS, LINES = 100, 200
 CHARACTER, LINE, MARGIN = 8.4, 18, 16
 COLOURS = {
     "default": "#d8dee9", "black": "#4c566a", "red": "#e06c75", "green": "#98c379", "brown": "#e5c07b",

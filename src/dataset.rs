@@ -93,6 +93,12 @@ pub enum DatasetError {
 pub fn matching_files(project: &Path, pattern: &str) -> Result<Vec<PathBuf>, DatasetError> {
     let none = || DatasetError::NoFile(pattern.to_owned());
     let full = project.join(pattern);
+    if full.is_file() {
+        return Ok(vec![full]);
+    }
+    // Only what a person wrote is a pattern, not the folder that the project happens to be in.
+    let project = glob::Pattern::escape(&project.to_string_lossy());
+    let full = Path::new(&project).join(pattern);
     let mut found: Vec<PathBuf> = glob::glob(&full.to_string_lossy())
         .map_err(|_| none())?
         .filter_map(Result::ok)
@@ -203,9 +209,13 @@ fn read_file(
     };
     let text_at = find(text_column)?;
     let label_at = label.map(|label| find(label.column)).transpose()?;
+    let mut lines = Lines::of(&content);
     for record in reader.records() {
-        let record = record.map_err(|error| row_error(path, 0, &error))?;
-        let line = record.position().map_or(0, csv::Position::line);
+        let record = record.map_err(|error| {
+            let line = error.position().map_or(0, |at| lines.line_at(at));
+            row_error(path, line, &error)
+        })?;
+        let line = record.position().map_or(0, |at| lines.line_at(at));
         let class = match label.zip(label_at) {
             Some((label, at)) => class_of(record.get(at).unwrap_or_default(), label.names)
                 .map_err(|what| DatasetError::Row {
@@ -223,6 +233,43 @@ fn read_file(
         });
     }
     Ok(())
+}
+
+/// Numbers the lines of a text as an editor does. The CSV reader's own numbers are one too small
+/// after CR LF (rust-csv issue 395), and it knows no CR alone.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    counted: usize,
+    line: u64,
+}
+
+impl<'a> Lines<'a> {
+    fn of(content: &'a str) -> Self {
+        Self {
+            bytes: content.as_bytes(),
+            counted: 0,
+            line: 1,
+        }
+    }
+
+    /// The line on which a row begins; rows are asked for in order.
+    fn line_at(&mut self, position: &csv::Position) -> u64 {
+        // A position is where the row before ended, so line breaks may come first.
+        let end = usize::try_from(position.byte()).unwrap_or(usize::MAX);
+        let end = end.min(self.bytes.len());
+        let breaks = self.bytes[end..].iter();
+        let start = end + breaks.take_while(|&&b| b == b'\r' || b == b'\n').count();
+        while self.counted < start {
+            let next = self.bytes.get(self.counted + 1);
+            match self.bytes[self.counted] {
+                b'\n' => self.line += 1,
+                b'\r' if next != Some(&b'\n') => self.line += 1,
+                _ => {}
+            }
+            self.counted += 1;
+        }
+        self.line
+    }
 }
 
 fn class_of(text: &str, names: &[String]) -> Result<usize, String> {
@@ -266,7 +313,6 @@ fn unclosed_quote(content: &str) -> Option<u64> {
 }
 
 fn row_error(path: &Path, line: u64, error: &csv::Error) -> DatasetError {
-    let line = error.position().map_or(line, csv::Position::line);
     let what = match error.kind() {
         csv::ErrorKind::UnequalLengths {
             expected_len, len, ..
@@ -306,6 +352,38 @@ mod tests {
         assert_eq!((data.rows[0].label, data.rows[1].label), (1, 0));
         assert_eq!(data.place(&data.rows[1]), "rows.csv, line 4");
         assert!(load(b"text,label\na 5\" disk,1\nbad,0\n").is_ok());
+    }
+
+    #[test]
+    fn lines_are_those_of_an_editor_whatever_ends_them() {
+        for end in ["\n", "\r\n", "\r"] {
+            let written = |rows: &str| rows.replace('\n', end).into_bytes();
+            let data = load(&written("text,label\na,1\n\n\"b\nc\",0\nd,1\n")).unwrap();
+            let lines: Vec<u64> = data.rows.iter().map(|row| row.line).collect();
+            assert_eq!(lines, [2, 4, 6], "{end:?}");
+            let fault = load(&written("text,label\na,1\nb,0\nc,2\n")).unwrap_err();
+            assert!(fault.contains("line 4: label `2`"), "{end:?}: {fault}");
+            let fault = load(&written("text,label\na,1\nb,0,7\n")).unwrap_err();
+            assert!(
+                fault.contains("line 3: the row has 3 fields"),
+                "{end:?}: {fault}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_projects_own_folder_is_no_pattern() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["exp [v2]", "exp v"] {
+            let project = folder.path().join(name);
+            std::fs::create_dir(&project).unwrap();
+            std::fs::write(project.join("train[1].csv"), "text\n").unwrap();
+        }
+        let project = folder.path().join("exp [v2]");
+        for pattern in ["*.csv", "train[1].csv"] {
+            let found = matching_files(&project, pattern).unwrap();
+            assert_eq!(found, [project.join("train[1].csv")], "{pattern}");
+        }
     }
 
     #[test]
