@@ -40,8 +40,8 @@ pub use meter::{DEFAULT_HZ, Meter, Observer, Sampler, Snapshot};
 pub use metering::{Look, Metering, Part, Round, Stretch};
 pub use probe::{Probe, ProbeError, ProbeInfo, Provenance, Scope, Value};
 pub use probes::{
-    CpuModel, CpuPower, Discovery, Missing, OwnTime, PowerOrigin, ProbeChoice, Processors, Purpose,
-    RaplChoice, Sources, discover, processor_name, processor_time,
+    CpuModel, CpuPower, Discovery, Load, Missing, OwnTime, PowerOrigin, ProbeChoice, Processors,
+    Purpose, RaplChoice, Sources, discover, processor_name, processor_time,
 };
 pub use record::{RecordError, Recorder, Recording};
 pub use time::{Clock, Mono, SystemClock, VirtualClock};

@@ -143,6 +143,7 @@ fn read_meter(settings: &mut Settings, mut table: Table<'_, '_>) {
         ("powercap", &mut sources.powercap),
         ("perf", &mut sources.perf),
         ("hwmon", &mut sources.hwmon),
+        ("proc", &mut sources.proc),
     ] {
         if let Some(path) = path(&mut table, key) {
             *folder = path;

@@ -175,6 +175,7 @@ impl Settings {
                 rapl: RaplChoice::Packages { dram: false },
                 perf: "/sys/bus/event_source/devices/power".into(),
                 hwmon: "/sys/class/hwmon".into(),
+                proc: "/proc".into(),
                 cpu_tdp: None,
             },
             hz: DEFAULT_HZ,

@@ -102,6 +102,7 @@ impl Lab {
                 powercap = "no-sensors-here"
                 perf = "no-counters-here"
                 hwmon = "no-monitors-here"
+                proc = "no-figures-here"
                 nvml_library = "no-driver-here"
                 [models.tiny]
                 sources = ["{}"]

@@ -20,6 +20,7 @@ mod faults;
 mod front_door;
 mod group_model;
 mod hub;
+mod idle;
 mod journal;
 mod lab;
 mod layers;

@@ -55,6 +55,7 @@ impl Fake {
             rapl: RaplChoice::Packages { dram: false },
             perf: "no-counters-here".into(),
             hwmon: "no-monitors-here".into(),
+            proc: "no-figures-here".into(),
             cpu_tdp: None,
         };
         let mut found = discover(&sources, Purpose::Machine, &clock).unwrap();

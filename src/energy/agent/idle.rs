@@ -107,6 +107,7 @@ impl LocalAgent {
             most_watts: self.settings.idle_learn,
             state,
             facts: self.facts.clone(),
+            load: self.load.clone(),
             effort: match anew {
                 Relearn::IfPossible => Effort::GoOn,
                 Relearn::IfAbsent | Relearn::Always => Effort::Insist,

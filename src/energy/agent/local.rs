@@ -11,7 +11,7 @@ use super::super::flow::{Flows, Inflow, Measured};
 use super::super::meter::{Meter, Snapshot};
 use super::super::metering::{Round, Stretch};
 use super::super::probe::ProbeInfo;
-use super::super::probes::{CpuPower, Discovery, Missing};
+use super::super::probes::{CpuPower, Discovery, Load, Missing};
 use super::super::record::{RecordError, Recorder};
 use super::super::time::{Clock, Mono};
 use super::wire::{About, BucketView, Progress, Sample, Status};
@@ -96,6 +96,7 @@ pub struct LocalAgent {
     missing: Vec<Missing>,
     pub(super) facts: BTreeMap<String, String>,
     model: Option<CpuPower>,
+    pub(super) load: Option<Load>,
     pub(super) settings: AgentSettings,
     pub(super) learning: Mutex<()>,
 }
@@ -116,6 +117,7 @@ impl LocalAgent {
             missing,
             facts,
             model,
+            load,
         } = discovery;
         if probes.is_empty() {
             return Err(AgentError::NoProbe);
@@ -156,6 +158,7 @@ impl LocalAgent {
             missing,
             facts,
             model,
+            load,
             settings,
             learning: Mutex::new(()),
         })

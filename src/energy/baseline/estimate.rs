@@ -10,6 +10,10 @@ const FINEST_SPREAD_WATTS: f64 = 0.02;
 pub(super) const MOST_CONTAMINATION: f64 = 0.40;
 /// Two halves of an idle time may differ by this, in watts, whatever their noise.
 const LEAST_DRIFT_WATTS: f64 = 0.5;
+/// Idle power varies from second to second by less than this share of it, or than this in watts.
+/// Where work comes and goes evenly, no block stands out, and the spread alone gives it away.
+const MOST_SPREAD_SHARE: f64 = 0.05;
+const MOST_SPREAD_WATTS: f64 = 1.0;
 
 /// What the blocks say.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +49,24 @@ pub enum Unstable {
     Drifting {
         /// How far.
         by_watts: f64,
+    },
+    /// Nothing in it holds still.
+    #[error(
+        "power varied by {spread_watts:.1} W from second to second, and that of an idle machine varies by less than {most_watts:.1} W"
+    )]
+    Restless {
+        /// Standard deviation of a mean over one second.
+        spread_watts: f64,
+        /// What an idle machine shows at most.
+        most_watts: f64,
+    },
+    /// The kernel saw work, whatever the counter says.
+    #[error("the machine was at work: its processors were busy for {:.0} % of the time, where at most {:.0} % count as idle", .share * 100.0, .most_share * 100.0)]
+    AtWork {
+        /// Share of the processors.
+        share: f64,
+        /// What would count as idle.
+        most_share: f64,
     },
     /// The power of a machine at work.
     #[error("the machine was at work: {watts:.1} W, where at most {most_watts:.1} W count as idle")]
@@ -95,11 +117,19 @@ pub(super) fn estimate(blocks: &[f64], length: Duration) -> Result<Estimate, Uns
     if !is_steady {
         return Err(Unstable::Drifting { by_watts });
     }
+    // The noise of a mean falls with the root of the time it is taken over.
+    let spread_watts = spread * length.as_secs_f64().sqrt();
+    let most_watts = MOST_SPREAD_WATTS.max(MOST_SPREAD_SHARE * mean);
+    if spread_watts > most_watts {
+        return Err(Unstable::Restless {
+            spread_watts,
+            most_watts,
+        });
+    }
     Ok(Estimate {
         watts: mean,
         sigma_watts: sigma,
-        // The noise of a mean falls with the root of the time it is taken over.
-        spread_watts: spread * length.as_secs_f64().sqrt(),
+        spread_watts,
     })
 }
 
@@ -212,6 +242,14 @@ mod tests {
                 matches!(half, Err(Unstable::Contaminated { .. })),
                 "{half:?}"
             );
+        }
+        // Even steps between 10 and 58 W, and a ramp that starts again.
+        let quarter = Duration::from_millis(250);
+        let even: Vec<f64> = (0..32).map(|at| f64::from(10 + 8 * (3 * at % 7))).collect();
+        let ramps: Vec<f64> = (0..32).map(|at| 10.0 + 1.5 * f64::from(at % 20)).collect();
+        for restless in [even, ramps] {
+            let found = estimate(&restless, quarter);
+            assert!(found.is_err(), "{found:?}");
         }
         let rising: Vec<f64> = (0..60).map(|at| 72.0 + 0.05 * f64::from(at)).collect();
         let drift = estimate(&rising, SECOND);

@@ -7,7 +7,8 @@ use super::estimate::{Estimate, Unstable, estimate};
 use super::{Baseline, BaselineError, Idle, IdleState, Label, to_millionths};
 use crate::clock::Timestamp;
 use crate::energy::meter::{Meter, Snapshot};
-use crate::energy::probe::{ProbeInfo, Provenance};
+use crate::energy::probe::{ProbeInfo, Provenance, Scope};
+use crate::energy::probes::Load;
 use crate::units::Watts;
 
 /// From this time on a baseline is called full.
@@ -22,8 +23,13 @@ const SETTLED_WATTS: f64 = 0.5;
 const TRIES: u32 = 3;
 /// Where a run goes on without: power that still falls after work may be steady the next time.
 const TRIES_OF_A_RUN: u32 = 2;
-/// Utilisation above which a machine is not idle.
+/// Share of the most that a processor's probe can show, above which the machine is not idle: a
+/// quarter of full load for a model, and half of its limit for a package, whose probe believes
+/// twice the limit for a moment.
 const BUSY_SHARE: f64 = 0.25;
+/// Share of the processors that are at work on a machine that is not idle. Clocks rise for the
+/// first busy processor, so that a few at work draw much of what all of them do.
+const BUSY_PROCESSORS: f64 = 0.10;
 
 /// What is at stake when there is no steady idle power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +62,8 @@ pub struct LearnSettings {
     pub state: IdleState,
     /// What else it depends on.
     pub facts: BTreeMap<String, String>,
+    /// A second witness, for probes of this machine.
+    pub load: Option<Load>,
     /// How often to try.
     pub effort: Effort,
 }
@@ -98,7 +106,7 @@ pub fn learn(
             progress(Learning::Settling);
             settle(meter);
         }
-        let blocks = watch(meter, block, count, progress);
+        let blocks = watch(meter, settings.load.as_ref(), block, count, progress);
         note_lowest(&mut lowest, &blocks);
         match judge(meter.probes(), settings, &blocks, block) {
             Ok(estimates) => {
@@ -156,6 +164,8 @@ struct Block {
     /// Mean power of each probe.
     watts: Vec<f64>,
     unmeasured: Duration,
+    /// The share of the processors that were at work meanwhile, where that is known.
+    busy_share: Option<f64>,
 }
 
 fn block_between(before: &Snapshot, after: &Snapshot) -> Block {
@@ -166,21 +176,29 @@ fn block_between(before: &Snapshot, after: &Snapshot) -> Block {
             .map(|(after, before)| (*after - *before).per(time).0)
             .collect(),
         unmeasured: after.unmeasured.saturating_sub(before.unmeasured),
+        busy_share: None,
     }
 }
 
 fn watch(
     meter: &Meter,
+    load: Option<&Load>,
     length: Duration,
     count: u64,
     progress: &mut dyn FnMut(Learning),
 ) -> Vec<Block> {
-    let mut before = meter.snapshot();
+    let look = || load.and_then(Load::look);
+    let (mut before, mut ticks_before) = (meter.snapshot(), look());
     (1..=count)
         .map(|done| {
             let after = meter.wait_until(before.until.plus(length));
-            let block = block_between(&before, &after);
-            before = after;
+            let ticks = look();
+            let both = ticks.zip(ticks_before);
+            let block = Block {
+                busy_share: both.and_then(|(now, then)| now.busy_share_since(then)),
+                ..block_between(&before, &after)
+            };
+            (before, ticks_before) = (after, ticks);
             progress(Learning::Watching { done, of: count });
             block
         })
@@ -201,6 +219,12 @@ fn settle(meter: &Meter) {
     }
 }
 
+/// Work in some of the blocks is told from idle by its power; work in most of them is not.
+fn median(mut shares: Vec<f64>) -> Option<f64> {
+    shares.sort_by(f64::total_cmp);
+    shares.get(shares.len() / 2).copied()
+}
+
 fn judge(
     probes: &[ProbeInfo],
     settings: &LearnSettings,
@@ -216,6 +240,19 @@ fn judge(
             Unstable::Unmeasured(unmeasured.as_secs_f64()),
         ));
     }
+    let shares = blocks.iter().filter_map(|block| block.busy_share).collect();
+    // A model of the utilisation has the same figures, and limits of its own.
+    let counts = |probe: &&ProbeInfo| {
+        let is_processors = matches!(probe.scope, Scope::Cpu | Scope::Module | Scope::Platform);
+        is_processors && probe.provenance != Provenance::Modelled
+    };
+    if let Some(share) = median(shares)
+        && share > BUSY_PROCESSORS
+        && let Some(probe) = probes.iter().find(counts)
+    {
+        let most_share = BUSY_PROCESSORS;
+        return Err((probe.name.clone(), Unstable::AtWork { share, most_share }));
+    }
     let mut estimates = Vec::new();
     for (at, probe) in probes.iter().enumerate() {
         if !probe.needs_baseline() {
@@ -224,10 +261,9 @@ fn judge(
         }
         let watts: Vec<f64> = blocks.iter().map(|block| block.watts[at]).collect();
         let found = estimate(&watts, length).map_err(|cause| (probe.name.clone(), cause))?;
-        // A utilisation model of an idle machine is close to zero. What is far above that is other
-        // work, and taking it off would hide joules.
+        // What is far above idle is other work, and taking it off would hide joules.
         let most_watts = probe.max_watts.0 * BUSY_SHARE;
-        if probe.provenance == Provenance::Modelled && found.watts > most_watts {
+        if probe.scope == Scope::Cpu && found.watts > most_watts {
             let watts = found.watts;
             return Err((probe.name.clone(), Unstable::Busy { watts, most_watts }));
         }

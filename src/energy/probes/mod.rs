@@ -3,6 +3,7 @@
 mod cpu_model;
 mod cpu_power;
 mod hwmon;
+mod load;
 mod nvml;
 mod own_time;
 #[cfg(target_os = "linux")]
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 pub use cpu_model::{CpuModel, processor_name};
 pub use cpu_power::{CpuPower, PowerOrigin, Processors};
+pub use load::{Load, Ticks};
 pub use own_time::{OwnTime, processor_time};
 pub use powercap::{RaplChoice, powercap_probes};
 
@@ -62,6 +64,8 @@ pub struct Sources {
     pub perf: PathBuf,
     /// The folder of hardware monitors.
     pub hwmon: PathBuf,
+    /// The kernel's folder of its figures, which tell whether the processors are at work.
+    pub proc: PathBuf,
     /// Power of all processors at full load, for the models, where a person states it.
     pub cpu_tdp: Option<Watts>,
 }
@@ -98,6 +102,8 @@ pub struct Discovery {
     pub facts: BTreeMap<String, String>,
     /// What a model of the processor rests on, where there is one.
     pub model: Option<CpuPower>,
+    /// How busy the machine is; `None` for probes that are not of this machine.
+    pub load: Option<Load>,
 }
 
 /// Looks for NVIDIA boards, and for the processor's energy: RAPL's files, else its performance
@@ -128,7 +134,10 @@ pub fn discover(
 }
 
 fn machine(sources: &Sources, purpose: Purpose) -> Discovery {
-    let mut found = Discovery::default();
+    let mut found = Discovery {
+        load: Some(Load::at(&sources.proc)),
+        ..Discovery::default()
+    };
     match nvml::boards(sources.nvml_library.as_deref()) {
         Ok(boards) => {
             for (probe, facts) in boards.probes.iter().zip(&boards.facts) {
