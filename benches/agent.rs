@@ -90,7 +90,7 @@ fn agent(
         baselines,
         baseline_time: Duration::from_secs(3),
         idle_learn: None,
-        idle: None,
+        idle: Some(Watts(60.0)),
     };
     let discovery = Discovery {
         probes,

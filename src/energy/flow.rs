@@ -58,6 +58,12 @@ impl Measured {
     pub fn net(&self) -> Joules {
         self.gross - self.idle
     }
+
+    /// Whether idle power alone would have used more than all that was counted, by more than two
+    /// standard deviations: then it was taken too high.
+    pub fn refutes_baseline(&self) -> bool {
+        self.net().as_f64() < -2.0 * self.sigma.total().as_f64()
+    }
 }
 
 /// A lease as the meter sees it.

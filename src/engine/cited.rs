@@ -3,7 +3,9 @@
 use super::error::EngineError;
 use super::workspace::Workspace;
 use crate::energy::agent::About;
-use crate::energy::{Calibration, FEWEST_UPDATES, ProbeInfo, processor_name};
+use crate::energy::{
+    Baseline, Calibration, FEWEST_UPDATES, Label, Measured, ProbeInfo, processor_name,
+};
 use crate::learn::Compute;
 use crate::receipts::{CalibrationRecord, Environment, ModelRecord};
 
@@ -20,6 +22,22 @@ pub(super) fn model(about: &About) -> Option<ModelRecord> {
 pub(super) fn caution(about: &About, updates: u64) -> Option<String> {
     let waits_for_a_sensor = about.probes.iter().any(ProbeInfo::needs_baseline);
     (waits_for_a_sensor && updates < FEWEST_UPDATES).then(|| "too-short".into())
+}
+
+/// What is to be said of an idle power that the measurement itself shows to be too high.
+pub(super) fn refuted(baseline: &Baseline, measured: &Measured) -> Option<String> {
+    let then = match baseline.label {
+        Label::Configured => "correct `idle_watts` in [meter] of cryo.toml",
+        _ => "the next run learns another",
+    };
+    let idle = baseline.watts();
+    measured.refutes_baseline().then(|| {
+        format!(
+            "the probes counted {}, which is less than the {} that {idle} of idle power would use in this time; idle power is taken too high and these joules are too few; {then}",
+            measured.gross.human(),
+            measured.idle.human(),
+        )
+    })
 }
 
 /// The newest fit of these probes against a wall meter.

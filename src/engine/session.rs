@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::agent::{idle_state, open_agent};
-use super::cited::{calibration, caution, environment, model};
+use super::cited::{calibration, caution, environment, model, refuted};
 use super::error::EngineError;
 use super::event::{Event, Events};
 use super::lora::Prepared;
@@ -391,6 +391,10 @@ impl Session {
         // charged, never forfeited.
         self.agent.settle(lease, Some(spent))?;
         OpenLease::clear(&self.workspace.project)?;
+        if let Some(note) = refuted(&self.baseline, measured) {
+            self.baseline.refute(&self.workspace.project.baselines())?;
+            events(Event::Note(note));
+        }
         recorded
     }
 

@@ -78,7 +78,7 @@ fn local_agent(folder: &Path) -> LocalAgent {
         baselines,
         baseline_time: Duration::from_secs(2),
         idle_learn: None,
-        idle: None,
+        idle: Some(Watts(10.0)),
     };
     LocalAgent::start(discovery, bucket, clock, settings).unwrap()
 }

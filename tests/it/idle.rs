@@ -9,13 +9,17 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cryoflux::clock::Timestamp;
+use cryoflux::energy::agent::{AgentSettings, JouleAgent, LocalAgent, Relearn};
 use cryoflux::energy::probes::sim::{Sensor, Simulated, Trace};
 use cryoflux::energy::{
-    Baseline, BaselineError, Clock, Effort, IdleState, LearnSettings, Load, Meter, Probe,
-    ProbeError, ProbeInfo, Provenance, Scope, SystemClock, Unstable, Value, learn,
+    Baseline, BaselineError, Bucket, BucketPolicy, Clock, Discovery, Effort, Idle, IdleState,
+    Inflow, Label, LearnSettings, Load, Meter, Probe, ProbeError, ProbeInfo, Provenance, Scope,
+    SystemClock, Take, Unstable, Value, learn,
 };
-use cryoflux::units::Watts;
+use cryoflux::units::{Joules, Watts};
 use tempfile::TempDir;
+
+use crate::lab::Lab;
 
 /// A simulated counter that says that it is a package with a limit of 65 W.
 struct Package(Simulated, ProbeInfo);
@@ -137,4 +141,120 @@ fn work_that_comes_and_goes_evenly_is_not_idle() {
     let steps = [10.0, 34.0, 58.0, 26.0, 50.0, 18.0, 42.0];
     let found = learned(Trace::new(steps.map(|watts| (0.25, watts))), None);
     assert!(found.is_err(), "{found:?}");
+}
+
+/// An agent over a package of this machine that draws a steady power.
+fn agent(folder: &Path, watts: f64) -> LocalAgent {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let mut discovery = Discovery::default();
+    let package = Package::drawing(steady(watts), &clock);
+    discovery.probes.push(Box::new(package));
+    let policy = BucketPolicy {
+        cap: Joules::from_smallest(1_000_000_000),
+        allowance: Watts(0.0),
+        opening_grant: Joules::from_smallest(1_000_000_000),
+    };
+    let bucket = Bucket::open(&folder.join("bucket"), policy, Timestamp::now()).unwrap();
+    let settings = AgentSettings {
+        hz: 10.0,
+        inflow: Inflow::Off,
+        baselines: folder.join("baselines"),
+        baseline_time: Duration::from_secs(2),
+        idle_learn: None,
+        idle: None,
+    };
+    LocalAgent::start(discovery, bucket, clock, settings).unwrap()
+}
+
+fn too_high(probe: &str, watts: f64) -> Baseline {
+    Baseline {
+        idle: vec![Idle {
+            probe: probe.into(),
+            watts: Watts(watts),
+            sigma_watts: Watts(0.1),
+            spread_watts: Watts(0.1),
+        }],
+        state: IdleState::Bare,
+        label: Label::Short,
+        block_ms: 250,
+        blocks: 12,
+        facts: BTreeMap::new(),
+        learned: Timestamp::from_millis(0),
+    }
+}
+
+#[test]
+fn idle_power_that_a_run_refutes_is_not_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let baselines = folder.path().join("baselines");
+    let wrong = too_high("package-0", 60.0);
+    let file = wrong.freeze(&baselines).unwrap();
+    let running = agent(folder.path(), 25.0);
+    let ask = |agent: &LocalAgent| {
+        agent
+            .baseline(IdleState::Bare, Relearn::IfPossible, &mut |_| ())
+            .unwrap()
+    };
+    assert_eq!(ask(&running), wrong);
+    let lease = Take {
+        id: "a".parse().unwrap(),
+        joules: Joules::from_smallest(100_000_000),
+        purpose: String::new(),
+        ttl: Duration::from_secs(60),
+    };
+    running.take(&lease).unwrap();
+    thread::sleep(Duration::from_secs(1));
+    let measured = running.close(&lease.id).unwrap();
+    assert!(measured.refutes_baseline(), "{measured:?}");
+    running.settle(&lease.id, None).unwrap();
+    let learned = ask(&running);
+    assert!((learned.watts().0 - 25.0).abs() < 1.0, "{learned:?}");
+    // It stays for the receipts that cite it, and nobody starts with it.
+    assert!(file.exists());
+    drop(running);
+    assert_eq!(agent(folder.path(), 25.0).frozen(), Some(learned));
+}
+
+#[test]
+fn a_run_that_refutes_its_idle_power_says_so() {
+    let lab = Lab::new();
+    lab.edit(
+        "cryo.toml",
+        "[meter]",
+        "[meter]\nprobes = \"sim:7\"\nidle_learn_watts = 0.1",
+    );
+    lab.edit("p.toml", "max_steps = 15", "max_steps = 1500");
+    too_high("sim:board", 450.0)
+        .freeze(&lab.path(".cryo/baselines"))
+        .unwrap();
+    let run = lab.cryo(&["apply", "p.toml"]);
+    assert!(run.stderr.contains("taken too high"), "{}", run.stderr);
+    lab.cryo(&["verify"]).expect(0);
+    let next = lab.cryo(&["apply", "p.toml", "--task", "learn"]);
+    assert!(next.stdout.contains("gross"), "{}", next.stdout);
+}
+
+#[test]
+fn stated_idle_power_holds_while_it_is_stated() {
+    let lab = Lab::new();
+    lab.edit(
+        "cryo.toml",
+        "[meter]",
+        "[meter]\nprobes = \"sim:7\"\nidle_learn_watts = 0.1\nidle_watts = 1000000.0",
+    );
+    let refused = lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(13);
+    for figure in ["1000000", "sim"] {
+        assert!(refused.stderr.contains(figure), "{}", refused.stderr);
+    }
+    let mut before = "1000000.0";
+    for watts in ["20.0", "30.0"] {
+        lab.edit("cryo.toml", before, watts);
+        let run = lab.cryo(&["apply", "p.toml"]);
+        let stated = format!("less {watts} W idle (configured)");
+        assert!(run.stdout.contains(&stated), "{}", run.stdout);
+        before = watts;
+    }
+    lab.edit("cryo.toml", "idle_watts = 30.0", "");
+    let run = lab.cryo(&["apply", "p.toml", "--task", "learn"]);
+    assert!(run.stdout.contains("gross (no baseline)"), "{}", run.stdout);
 }

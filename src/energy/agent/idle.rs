@@ -72,15 +72,15 @@ impl LocalAgent {
 
     fn is_to_learn(&self) -> bool {
         let flowing = self.core.flowing();
-        let is_known = flowing.flows.baseline().is_some_and(Baseline::is_known);
-        !is_known && !flowing.flows.is_measuring()
+        let is_good = |baseline: &Baseline| {
+            baseline.is_known() && !baseline.is_refuted(&self.settings.baselines)
+        };
+        !flowing.flows.baseline().is_some_and(is_good) && !flowing.flows.is_measuring()
     }
 
     pub(super) fn frozen_for(&self, state: IdleState) -> Result<Option<Baseline>, BaselineError> {
-        let frozen = Baseline::all(&self.settings.baselines)?.into_iter();
-        let probes = self.meter.probes();
-        let fits = |baseline: &Baseline| baseline.fits(probes, state, &self.facts);
-        Ok(frozen.rev().find(fits))
+        let (folder, probes) = (&self.settings.baselines, self.meter.probes());
+        Baseline::newest(folder, probes, state, &self.facts)
     }
 
     /// A new baseline, as far as it can be had.
@@ -100,6 +100,7 @@ impl LocalAgent {
             return Ok(none);
         }
         if let Some(watts) = self.settings.idle {
+            Baseline::check_stated(probes, watts)?;
             return Ok(Baseline::configured(probes, watts, given));
         }
         let settings = LearnSettings {

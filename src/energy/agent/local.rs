@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::super::baseline::{Baseline, BaselineError, Given, IdleState, Learning};
+use super::super::baseline::{Baseline, BaselineError, Given, IdleState, Learning, stated};
 use super::super::bucket::{Bucket, Closed, Flow, LeaseId, Record, Refusal, Take, Taken};
 use super::super::flow::{Flows, Inflow, Measured};
 use super::super::meter::{Meter, Snapshot};
@@ -115,7 +115,7 @@ impl LocalAgent {
         let Discovery {
             probes,
             missing,
-            facts,
+            mut facts,
             model,
             load,
         } = discovery;
@@ -123,9 +123,8 @@ impl LocalAgent {
             return Err(AgentError::NoProbe);
         }
         let infos: Vec<ProbeInfo> = probes.iter().map(|probe| probe.info().clone()).collect();
-        let frozen = Baseline::all(&settings.baselines)?
-            .into_iter()
-            .rfind(|baseline| baseline.fits(&infos, IdleState::Bare, &facts));
+        facts.extend(settings.idle.map(stated));
+        let frozen = Baseline::newest(&settings.baselines, &infos, IdleState::Bare, &facts)?;
         let frozen = frozen.or_else(|| {
             let given = Given {
                 state: IdleState::Bare,
@@ -433,8 +432,16 @@ impl JouleAgent for LocalAgent {
         let closed = self.core.flowing().flows.close(id, edge);
         let at = closed.ok_or_else(|| self.unmeasured(id))?;
         self.meter.wait_until(at);
-        let measured = self.core.flowing().flows.measured(id);
-        measured.ok_or_else(|| self.unmeasured(id))
+        let flowing = self.core.flowing();
+        let measured = flowing.flows.measured(id);
+        let measured = measured.ok_or_else(|| self.unmeasured(id))?;
+        if let Some(baseline) = flowing.flows.baseline()
+            && measured.refutes_baseline()
+        {
+            // Where it cannot be noted, the next run learns as much again.
+            let _ = baseline.refute(&self.settings.baselines);
+        }
+        Ok(measured)
     }
 
     fn settle(&self, id: &LeaseId, stated: Option<Joules>) -> Result<Closed, AgentError> {

@@ -1,5 +1,6 @@
 //! Idle power: learned once, frozen, named by the hash of its content, never edited.
 
+mod choice;
 mod estimate;
 mod learn;
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use choice::stated;
 pub use estimate::Unstable;
 pub use learn::{Effort, LearnSettings, Learning, learn};
 
@@ -157,6 +159,16 @@ pub enum BaselineError {
         /// The lowest power of each probe that was seen meanwhile.
         lowest: Vec<Watts>,
     },
+    /// A person states what cannot be.
+    #[error("`idle_watts` is {stated}, and {probes} can draw at most {most}")]
+    Impossible {
+        /// What is stated.
+        stated: Watts,
+        /// What the probes can show.
+        most: Watts,
+        /// The probes that it is for.
+        probes: String,
+    },
     /// There is none yet.
     #[error("the idle baseline is not learned yet")]
     Absent,
@@ -173,6 +185,7 @@ impl BaselineError {
                 "leave the machine idle and try again, or state `idle_watts` in [meter] of cryo.toml"
                     .into(),
             ),
+            Self::Impossible { .. } => Some("correct `idle_watts` in [meter] of cryo.toml, or remove it: then idle power is learned".into()),
             Self::Absent => Some("cryo meter baseline".into()),
         }
     }
@@ -181,7 +194,8 @@ impl BaselineError {
 impl Baseline {
     /// A baseline that a person vouches for: `watts` in all, shared evenly by the probes that need
     /// one. Its error is not known and counts as a tenth.
-    pub fn configured(probes: &[ProbeInfo], watts: Watts, given: Given) -> Self {
+    pub fn configured(probes: &[ProbeInfo], watts: Watts, mut given: Given) -> Self {
+        given.facts.extend([stated(watts)]);
         let sharers = probes.iter().filter(|probe| probe.needs_baseline()).count();
         let each = watts.0 / sharers.max(1) as f64;
         let idle = |probe: &ProbeInfo| Idle {
@@ -191,6 +205,24 @@ impl Baseline {
             spread_watts: Watts(each / 10.0),
         };
         Self::unlearned(probes, Label::Configured, given, idle)
+    }
+
+    /// Whether `watts` can be the idle power of these probes at all.
+    ///
+    /// # Errors
+    /// When it is more than they can draw.
+    pub fn check_stated(probes: &[ProbeInfo], watts: Watts) -> Result<(), BaselineError> {
+        let sharers = || probes.iter().filter(|probe| probe.needs_baseline());
+        let most = Watts(sharers().map(|probe| probe.max_watts.0).sum());
+        if watts.0 <= most.0 {
+            return Ok(());
+        }
+        let names: Vec<&str> = sharers().map(|probe| probe.name.as_str()).collect();
+        Err(BaselineError::Impossible {
+            stated: watts,
+            most,
+            probes: names.join(" + "),
+        })
     }
 
     /// The baseline of probes that need none; `None` when one of them does.
@@ -294,7 +326,9 @@ impl Baseline {
         facts: &BTreeMap<String, String>,
     ) -> bool {
         let ids = probes.iter().map(|probe| &probe.id);
+        let is_stated = self.label != Label::Configured || choice::is_stated(&self.facts);
         self.is_known()
+            && is_stated
             && self.state == state
             && self.facts == *facts
             && self.idle.iter().map(|idle| &idle.probe).eq(ids)
