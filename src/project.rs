@@ -256,6 +256,11 @@ impl Project {
         self.state().join("bucket")
     }
 
+    /// That the bucket was given its opening grant.
+    pub fn bucket_mark(&self) -> PathBuf {
+        self.state().join("bucket.json")
+    }
+
     /// The lease of a run that is under way.
     pub fn open_lease(&self) -> PathBuf {
         self.state().join("open-lease.json")

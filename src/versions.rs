@@ -65,6 +65,11 @@ impl Versions {
         }
     }
 
+    /// The folders in which accepted updates leave something.
+    pub fn stores(&self) -> [PathBuf; 3] {
+        ["heads", "versions", "adapters"].map(|name| self.state.join(name))
+    }
+
     /// The folder of a version.
     pub fn folder(&self, model: &Digest) -> PathBuf {
         self.state.join("versions").join(model.hex())

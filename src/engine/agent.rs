@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
+use super::bucket::{Opener, open_bucket};
 use super::error::EngineError;
-use super::lost::bucket_policy;
-use crate::clock::Timestamp;
 use crate::energy::agent::{AgentSettings, JouleAgent, LocalAgent, RemoteAgent, read_token};
 use crate::energy::{Bucket, Clock, IdleState, Inflow, Purpose, SystemClock, discover};
 use crate::learn::Compute;
@@ -26,7 +25,7 @@ pub fn open_agent(
         }
         // A command that comes and goes sees no other work: its own is all there is.
         None => {
-            let bucket = open_bucket(project, settings)?;
+            let bucket = open_bucket(project, settings, Opener::Command)?;
             let agent = start(project, settings, Inflow::Off, Purpose::OwnWork, bucket)?;
             Ok(Arc::new(agent))
         }
@@ -67,14 +66,8 @@ pub fn watching_here(
 /// # Errors
 /// When there is no probe, or the bucket is held elsewhere.
 pub fn local_agent(project: &Project, settings: &Settings) -> Result<LocalAgent, EngineError> {
-    let bucket = open_bucket(project, settings)?;
+    let bucket = open_bucket(project, settings, Opener::Agent)?;
     start(project, settings, settings.inflow, Purpose::Machine, bucket)
-}
-
-/// A bucket that had its opening grant gets no second one.
-fn open_bucket(project: &Project, settings: &Settings) -> Result<Bucket, EngineError> {
-    let (policy, _) = bucket_policy(project, settings)?;
-    Ok(Bucket::open(&project.bucket(), policy, Timestamp::now())?)
 }
 
 fn start(

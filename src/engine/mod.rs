@@ -4,6 +4,7 @@
 //! `recover` before anything else happens.
 
 mod agent;
+mod bucket;
 mod budget;
 mod cadence;
 mod check;
@@ -21,12 +22,13 @@ mod traces;
 mod workspace;
 
 pub use agent::{local_agent, open_agent, watching_agent, watching_here};
+pub use bucket::{Left, LostBucket, Opener, bucket_policy, last_level, open_bucket};
 pub use budget::{Budget, Spending};
 pub use cadence::Cadence;
 pub use check::check_files;
 pub use error::EngineError;
 pub use event::{Event, Events};
-pub use lost::{LostBucket, bucket_policy, last_level, read_chain};
+pub use lost::read_chain;
 pub use metered::{Account, Metered, Phase};
 pub use select::select_rows;
 pub use session::{EngineFailure, Session, TaskOutcome, holdout_root};

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::bucket::Opening;
 use super::error::EngineError;
 use super::event::{Event, Events};
 use crate::clock::Timestamp;
@@ -41,7 +42,8 @@ impl OpenLease {
         Ok(files::remove(&project.open_lease())?)
     }
 
-    fn read(project: &Project) -> Result<Option<Self>, EngineError> {
+    /// The one that was noted.
+    pub(super) fn read(project: &Project) -> Result<Option<Self>, EngineError> {
         let bytes = files::read_if_there(&project.open_lease())?;
         // It is written whole or not at all, by this program alone.
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
@@ -68,6 +70,7 @@ pub(super) struct Records<'a> {
     pub versions: &'a Versions,
     pub key: &'a NodeKey,
     pub env: &'a Environment,
+    pub opening: Opening,
 }
 
 /// Settles a lease whose process died, and moves the heads on to what was accepted.
@@ -116,8 +119,12 @@ fn settle_dead_lease(
             Err(error) => Err(error.into()),
         };
     }
-    let charged = match records.agent.forfeit(&open.lease) {
-        Ok(closed) => closed.charged,
+    let end = match records.agent.forfeit(&open.lease) {
+        Ok(closed) if closed.charged < open.reserved => End::Settled(closed.charged),
+        Ok(closed) => End::Forfeited(closed.charged),
+        Err(AgentError::Refused(Refusal::NoLease(_))) if records.opening == Opening::Lost => {
+            End::Lost
+        }
         // It was noted and never taken.
         Err(AgentError::Refused(Refusal::NoLease(_))) => return Ok(()),
         Err(error) => return Err(error.into()),
@@ -137,18 +144,64 @@ fn settle_dead_lease(
             },
         );
         receipt.kind = Kind::Aborted;
-        receipt.joules_forfeited = Some(charged);
         receipt.timestamp = now;
-        receipt.reason = format!(
-            "the process ended during the run and its joules were not fully measured, so {charged} J are charged, the whole lease"
-        );
+        end.complete(&mut receipt);
         let entry = records.chain.append(receipt, records.key)?.clone();
         events(Event::Recorded(Box::new(entry)));
     }
-    events(Event::Note(format!(
-        "an earlier run of {} ended before its joules were settled; its whole lease was charged, {}",
-        open.run.name,
-        charged.human()
-    )));
+    events(Event::Note(end.note(open)));
     Ok(())
+}
+
+/// What became of a lease whose run left no receipt.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// It was charged in full.
+    Forfeited(Joules),
+    /// What was measured was charged, and then the receipt could not be written.
+    Settled(Joules),
+    /// It is gone with the bucket.
+    Lost,
+}
+
+impl End {
+    fn complete(self, receipt: &mut Receipt) {
+        match self {
+            Self::Forfeited(charged) => {
+                receipt.joules_forfeited = Some(charged);
+                receipt.reason = format!(
+                    "the process ended during the run and its joules were not fully measured, so {charged} J are charged, the whole lease"
+                );
+            }
+            Self::Settled(charged) => {
+                receipt.joules_spent = Some(charged);
+                receipt.reason = format!(
+                    "the receipt of the run could not be written; {charged} J were measured and charged"
+                );
+            }
+            Self::Lost => {
+                receipt.reason =
+                    "the process ended during the run, and the bucket that held its lease is gone"
+                        .into();
+            }
+        }
+    }
+
+    fn note(self, open: &OpenLease) -> String {
+        let run = format!("an earlier run of {}", open.run.name);
+        match self {
+            Self::Forfeited(charged) => format!(
+                "{run} ended before its joules were settled; its whole lease was charged, {}",
+                charged.human()
+            ),
+            Self::Settled(charged) => format!(
+                "{run} could not write its receipt; it was charged {}, as measured",
+                charged.human()
+            ),
+            Self::Lost => format!(
+                "{run} ended before its joules were settled, and its lease of {} is gone with the bucket",
+                open.reserved.human()
+            ),
+        }
+    }
 }

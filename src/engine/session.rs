@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::agent::{idle_state, open_agent};
+use super::bucket::opening_grant;
 use super::cited::{calibration, caution, environment, model, refuted};
 use super::error::EngineError;
 use super::event::{Event, Events};
 use super::lora::Prepared;
-use super::lost::{mark, open_key, opening_grant, refuse_lost_key};
+use super::lost::{Charged, mark, open_key, refuse_lost_key};
 use super::metered::{Account, Metered, Phase};
 use super::recover::{self, OpenLease};
 use super::traces::{Absent, Traces};
@@ -116,7 +117,7 @@ impl Session {
         if let Some(threads) = settings.threads {
             compute = compute.with_threads(threads);
         }
-        let opening_grant = opening_grant(project, settings, &mut traces, events)?;
+        let opening = opening_grant(project, settings, &mut traces, events)?;
         let agent = open_agent(project, settings)?;
         // What comes before the first lease is own work too.
         agent.stir(STIRRING)?;
@@ -129,10 +130,11 @@ impl Session {
                 versions: &workspace.versions,
                 key: &key,
                 env: &env,
+                opening,
             },
             events,
         )?;
-        mark(&workspace.project, &workspace.chain)?;
+        mark(&workspace.project, &workspace.chain, None)?;
         let base = workspace
             .cache
             .fetch(&workspace.entry, &mut |event| events(Event::Fetch(event)))?;
@@ -162,7 +164,7 @@ impl Session {
         let bucket = agent.bucket()?;
         events(Event::Bucket {
             level: bucket.level_joules,
-            opening_grant,
+            opening_grant: opening.granted(),
             allowance: bucket.allowance_watts,
         });
         Ok(Self {
@@ -390,12 +392,14 @@ impl Session {
         // The lease is settled even when the receipt could not be written: what was measured is
         // charged, never forfeited.
         self.agent.settle(lease, Some(spent))?;
+        // Without a receipt the note stays, and the next start writes one.
+        let entry = recorded?;
         OpenLease::clear(&self.workspace.project)?;
         if let Some(note) = refuted(&self.baseline, measured) {
             self.baseline.refute(&self.workspace.project.baselines())?;
             events(Event::Note(note));
         }
-        recorded
+        Ok(entry)
     }
 
     /// Appends to the chain and brings the projection up to it.
@@ -407,7 +411,16 @@ impl Session {
         self.traces.keep();
         let entry = self.workspace.chain.append(receipt, &self.key)?.clone();
         // The receipt stands without it; what fails here is done at the next start.
-        let _ = mark(&self.workspace.project, &self.workspace.chain);
+        let charged = entry.receipt.energy.is_some().then(|| Charged {
+            receipt_hash: entry.hash,
+            agent_url: self
+                .workspace
+                .settings
+                .agent_url
+                .as_ref()
+                .map(ToString::to_string),
+        });
+        let _ = mark(&self.workspace.project, &self.workspace.chain, charged);
         events(Event::Recorded(Box::new(entry.clone())));
         match sync(&self.workspace.project.database(), &self.workspace.chain) {
             Ok(_) => {}

@@ -18,7 +18,14 @@ pub(super) struct Absent {
 #[derive(Debug)]
 pub(super) struct Traces {
     made: Absent,
-    bucket: Option<PathBuf>,
+    bucket: Option<NewBucket>,
+}
+
+/// A bucket, with the mark that it was opened unless that is older than this run.
+#[derive(Debug)]
+struct NewBucket {
+    folder: PathBuf,
+    mark: Option<PathBuf>,
 }
 
 impl Absent {
@@ -54,8 +61,11 @@ impl Traces {
     }
 
     /// A bucket that this run is about to make.
-    pub fn opens(&mut self, bucket: PathBuf) {
-        self.bucket = Some(bucket);
+    pub fn opens(&mut self, project: &Project) {
+        self.bucket = Some(NewBucket {
+            folder: project.bucket(),
+            mark: Some(project.bucket_mark()).filter(|mark| !mark.exists()),
+        });
     }
 
     /// Something is recorded: from now on everything stays.
@@ -71,7 +81,15 @@ impl Drop for Traces {
         // What cannot be removed is no more than clutter, and the error that ended the run is
         // the one to show.
         if let Some(bucket) = &self.bucket {
-            let _ = Bucket::discard_unused(bucket);
+            let _ = Bucket::discard_unused(&bucket.folder);
+            // One that somebody has used stays, and so does its mark.
+            if let Some(mark) = bucket
+                .mark
+                .as_ref()
+                .filter(|_| !Bucket::is_in(&bucket.folder))
+            {
+                let _ = files::remove(mark);
+            }
         }
         for file in &self.made.files {
             let _ = files::remove(file);

@@ -25,6 +25,7 @@ mod journal;
 mod lab;
 mod layers;
 mod learner;
+mod lost;
 mod meter;
 mod nvml;
 mod pipelines;

@@ -9,7 +9,7 @@ use crate::cli::exit::Exit;
 use crate::clock::Timestamp;
 use crate::energy::agent::{BucketView, JouleAgent};
 use crate::energy::{Bucket, BucketEvent, Ledger};
-use crate::engine::{EngineError, open_agent};
+use crate::engine::{EngineError, Opener, open_agent, open_bucket};
 use crate::units::{Joules, grouped};
 
 pub fn run(context: &Context<'_>, command: Option<&BucketCommand>) -> Result<Exit, CliError> {
@@ -65,8 +65,8 @@ fn grant(context: &Context<'_>, joules: f64) -> Result<BucketView, CliError> {
             (added, agent.bucket().map_err(EngineError::from)?)
         }
         None => {
-            let policy = context.bucket_policy()?;
-            let bucket = Bucket::open(&context.project.bucket(), policy, Timestamp::now())?;
+            context.bucket_policy()?;
+            let bucket = open_bucket(&context.project, &context.settings, Opener::Command)?;
             let added = bucket.grant(wanted)?;
             let now = bucket.now();
             (added, bucket.look(|ledger| BucketView::of(ledger, now)))

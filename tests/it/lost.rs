@@ -1,0 +1,128 @@
+//! Records that somebody deleted: no opening grant is given twice, no chain begins anew, and no
+//! joules are in two buckets.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+use std::thread;
+use std::time::Duration;
+
+use crate::lab::Lab;
+
+/// An agent of the lab's project, killed when it is dropped.
+struct Agent(Child, String);
+
+impl Agent {
+    fn start(lab: &Lab) -> Self {
+        let mut child = lab.start(&["agent", "--listen", "127.0.0.1:0"]);
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let url = lines
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once("listens at ")?.1.to_owned()));
+        Self(child, url.expect("the agent listens"))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn an_agents_deleted_bucket_gets_no_second_opening_grant_though_its_receipts_lie_elsewhere() {
+    let lab = Lab::new();
+    drop(Agent::start(&lab));
+    assert!(lab.level() > 999_999.0);
+    fs::remove_dir_all(lab.path(".cryo/bucket")).unwrap();
+    let shown = lab.cryo(&["bucket"]).expect(0);
+    assert!(
+        shown.stderr.contains("no second opening grant"),
+        "{}",
+        shown.stderr
+    );
+    drop(Agent::start(&lab));
+    assert!(lab.level() < 1.0, "{} J", lab.level());
+    // Nor does an agent's work for others look like a chain that is gone.
+    lab.cryo(&["history"]).expect(0);
+}
+
+#[test]
+fn a_killed_first_run_whose_bucket_is_deleted_is_put_on_record_and_gets_no_second_grant() {
+    let lab = Lab::new();
+    lab.edit("p.toml", "max_steps = 15", "max_steps = 5000");
+    let mut child = lab.start(&["apply", "p.toml", "--task", "learn"]);
+    while !lab.path(".cryo/open-lease.json").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the run has ended");
+        thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::remove_dir_all(lab.path(".cryo/bucket")).unwrap();
+    // The note of the lease is enough.
+    fs::remove_file(lab.path(".cryo/bucket.json")).unwrap();
+    let run = lab.cryo(&["apply", "p.toml", "--task", "learn"]).expect(12);
+    for part in [
+        "no second opening grant",
+        "a lease of 4,000 J was open",
+        "its lease of 4,000 J is gone with the bucket",
+    ] {
+        assert!(run.stderr.contains(part), "{part}: {}", run.stderr);
+    }
+    assert!(lab.level().abs() < 1e-9, "{} J", lab.level());
+    assert_eq!(lab.history()[0]["kind"], "aborted");
+    lab.cryo(&["verify"]).expect(0);
+}
+
+#[test]
+fn versions_adapters_or_a_charged_bucket_show_that_there_was_a_chain() {
+    let lab = Lab::new();
+    lab.apply().expect(0);
+    fs::rename(lab.path("receipts"), lab.path("aside")).unwrap();
+    let lost = |what: &str| {
+        let run = lab.cryo(&["apply", "p.toml"]).expect(14);
+        assert!(
+            run.stderr
+                .contains(&format!("{what} shows that there were")),
+            "{}",
+            run.stderr
+        );
+        assert!(!lab.path("receipts").exists());
+    };
+    fs::write(lab.path(".cryo/chain.json"), "").unwrap();
+    lost("chain.json");
+    fs::remove_file(lab.path(".cryo/chain.json")).unwrap();
+    for name in ["heads", "versions", "adapters"] {
+        lost(name);
+        fs::remove_dir_all(lab.path(".cryo").join(name)).unwrap();
+    }
+    lost("bucket");
+    // With its receipts back, a mark that is gone is made again.
+    fs::rename(lab.path("aside"), lab.path("receipts")).unwrap();
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    assert!(lab.path(".cryo/chain.json").exists());
+}
+
+#[test]
+fn joules_that_are_in_an_agents_bucket_are_not_offered_a_second_time() {
+    let (lab, server) = (Lab::new(), Lab::new());
+    let agent = Agent::start(&server);
+    let url = ("CRYO_AGENT_URL", agent.1.as_str());
+    let index = ["apply", "p.toml", "--task", "index"];
+    lab.cryo_with(&index, &[url]).expect(0);
+    let shown = lab.cryo(&["bucket"]).expect(0);
+    assert!(
+        shown
+            .stderr
+            .contains("came from the agent at http://127.0.0.1:"),
+        "{}",
+        shown.stderr
+    );
+    assert!(
+        shown.stderr.contains("`cryo bucket grant JOULES`"),
+        "{}",
+        shown.stderr
+    );
+    assert!(lab.level().abs() < 1e-9);
+}
