@@ -1,6 +1,7 @@
 //! The only place that writes files: whole or not at all, and on disk before it is believed.
 
 mod lock;
+mod staging;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempDir};
 
 pub use lock::Lock;
+pub use staging::Staging;
 
 /// A file operation that failed, with what would help.
 #[derive(Debug, thiserror::Error)]
@@ -332,82 +334,6 @@ pub fn temporary_folder() -> Result<TempDir, FileError> {
     tempfile::tempdir().map_err(FileError::io("write into", &folder))
 }
 
-/// A folder that is built aside and appears under its name whole, or never.
-#[derive(Debug)]
-pub struct Staging {
-    folder: TempDir,
-    destination: PathBuf,
-}
-
-impl Staging {
-    /// Starts a folder that will be called `destination`.
-    ///
-    /// # Errors
-    /// When the parent folder cannot be made or written.
-    pub fn new(destination: &Path) -> Result<Self, FileError> {
-        let parent = parent(destination);
-        create_folder(parent)?;
-        let folder = tempfile::Builder::new()
-            .prefix(".staging-")
-            .tempdir_in(parent)
-            .map_err(FileError::io("write into", parent))?;
-        Ok(Self {
-            folder,
-            destination: destination.to_owned(),
-        })
-    }
-
-    /// Where the content goes meanwhile.
-    pub fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Writes one file of the folder.
-    ///
-    /// # Errors
-    /// When it cannot be put on disk.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), FileError> {
-        replace(&self.path().join(name), bytes, Access::Usual)
-    }
-
-    /// Moves the folder to its name. One that is already there is kept: names are digests, or
-    /// the caller has removed the old one.
-    ///
-    /// # Errors
-    /// When the rename fails.
-    pub fn commit(self) -> Result<(), FileError> {
-        let destination = self.destination.clone();
-        self.commit_as(&destination)
-    }
-
-    /// Moves the folder to a name that was not known at the start, beside the one that was.
-    ///
-    /// # Errors
-    /// When the rename fails.
-    pub fn commit_as(self, destination: &Path) -> Result<(), FileError> {
-        if destination.exists() {
-            return Ok(());
-        }
-        let from = self.folder.keep();
-        open_to_readers(&from);
-        fs::rename(&from, destination)
-            .and_then(|()| sync_folder(parent(destination)))
-            .map_err(FileError::io("create", destination))
-    }
-}
-
-/// A temporary folder is 0700, a finished one follows the usual mode.
-fn open_to_readers(folder: &Path) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Failing here costs readability for others, not data.
-        let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o755));
-    }
-    #[cfg(not(unix))]
-    let _ = folder;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,20 +354,6 @@ mod tests {
             );
         }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_dropped_staging_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let destination = folder.path().join("version");
-        let staging = Staging::new(&destination).unwrap();
-        staging.write("a", b"1").unwrap();
-        drop(staging);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        let staging = Staging::new(&destination).unwrap();
-        staging.write("a", b"1").unwrap();
-        staging.commit().unwrap();
-        assert_eq!(read(&destination.join("a")).unwrap(), b"1");
     }
 
     #[test]

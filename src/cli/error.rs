@@ -52,6 +52,7 @@ pub fn exit_of(error: &EngineError) -> Exit {
         | EngineError::Labels { .. }
         | EngineError::Device(_)
         | EngineError::Adapter(_)
+        | EngineError::Tokenizer(_)
         | EngineError::Folder(_) => Exit::Invalid,
         EngineError::Interrupted(_) => Exit::Interrupted,
         EngineError::BudgetTooSmall

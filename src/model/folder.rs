@@ -21,6 +21,9 @@ const COMPANIONS: [&str; 4] = [
     SENTENCE_FILE,
 ];
 
+/// Any text will do to see the tokens around it.
+const PROBE: &str = "a text";
+
 /// A model folder in memory.
 pub struct Folder {
     /// Where it was read from.
@@ -161,20 +164,23 @@ impl Folder {
                     cause,
                 }
             })?;
-        let tokenizer =
-            TextTokenizer::parse(&files::read(&path.join("tokenizer.json"))?).map_err(|cause| {
-                FolderError::Tokenizer {
-                    folder: folder(),
-                    cause,
-                }
-            })?;
+        let bytes = files::read(&path.join("tokenizer.json"))?;
+        let unusable = |cause| FolderError::Tokenizer {
+            folder: folder(),
+            cause,
+        };
+        let tokenizer = TextTokenizer::parse(&bytes, config.vocabulary).map_err(unusable)?;
         match tokenizer.highest_id() {
             Some(highest) if highest as usize >= config.vocabulary => Err(FolderError::Words {
                 folder: folder(),
                 highest,
                 rows: config.vocabulary,
             }),
-            _ => Ok((config, tokenizer)),
+            _ => {
+                // The special tokens around a text are in no vocabulary.
+                tokenizer.count(PROBE).map_err(unusable)?;
+                Ok((config, tokenizer))
+            }
         }
     }
 

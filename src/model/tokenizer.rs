@@ -4,26 +4,43 @@ use tokenizers::Tokenizer;
 
 /// A `tokenizer.json`. Padding and truncation stored in it are switched off: this program pads
 /// to the longest text of a batch and truncates to what the task says.
-pub struct TextTokenizer(Tokenizer);
+pub struct TextTokenizer {
+    tokenizer: Tokenizer,
+    /// Rows of the embedding table.
+    rows: usize,
+}
 
 /// A tokenizer that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("tokenizer.json: {0}")]
-pub struct TokenizerError(String);
+pub enum TokenizerError {
+    /// It cannot be read, or cannot encode a text.
+    #[error("tokenizer.json: {0}")]
+    Unusable(String),
+    /// It gives an id that the embeddings lack.
+    #[error(
+        "tokenizer.json gives token id {id}, but the embedding table has {rows} rows, from id 0 on"
+    )]
+    Beyond {
+        /// The id.
+        id: u32,
+        /// Rows of the table, from id 0 on.
+        rows: usize,
+    },
+}
 
 impl TextTokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json` for an embedding table of so many rows.
     ///
     /// # Errors
     /// When it is not one.
-    pub fn parse(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let mut tokenizer =
-            Tokenizer::from_bytes(bytes).map_err(|error| TokenizerError(error.to_string()))?;
+    pub fn parse(bytes: &[u8], rows: usize) -> Result<Self, TokenizerError> {
+        let mut tokenizer = Tokenizer::from_bytes(bytes)
+            .map_err(|error| TokenizerError::Unusable(error.to_string()))?;
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(None)
-            .map_err(|error| TokenizerError(error.to_string()))?;
-        Ok(Self(tokenizer))
+            .map_err(|error| TokenizerError::Unusable(error.to_string()))?;
+        Ok(Self { tokenizer, rows })
     }
 
     /// Token ids with the special tokens around them, at most `max_tokens` in all. A longer text
@@ -51,10 +68,18 @@ impl TextTokenizer {
 
     fn encode_whole(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self
-            .0
+            .tokenizer
             .encode_fast(text, true)
-            .map_err(|error| TokenizerError(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+            .map_err(|error| TokenizerError::Unusable(error.to_string()))?;
+        let ids = encoding.get_ids();
+        // The vocabulary is not all: a post-processor has ids of its own.
+        match ids.iter().find(|id| **id as usize >= self.rows) {
+            Some(&id) => Err(TokenizerError::Beyond {
+                id,
+                rows: self.rows,
+            }),
+            None => Ok(ids.to_vec()),
+        }
     }
 
     /// Encodes many texts.
@@ -74,7 +99,7 @@ impl TextTokenizer {
 
     /// The highest id that a text can get.
     pub fn highest_id(&self) -> Option<u32> {
-        self.0.get_vocab(true).into_values().max()
+        self.tokenizer.get_vocab(true).into_values().max()
     }
 }
 
@@ -85,7 +110,7 @@ mod tests {
     #[test]
     fn a_long_text_keeps_its_closing_token() {
         let file = include_bytes!("../../tests/fixtures/bert-tiny/tokenizer.json");
-        let tokenizer = TextTokenizer::parse(file).unwrap();
+        let tokenizer = TextTokenizer::parse(file, 1 << 20).unwrap();
         let whole = tokenizer
             .encode("a good film with a good end", 100)
             .unwrap();
@@ -94,6 +119,10 @@ mod tests {
         assert_eq!(cut[..3], whole[..3]);
         assert_eq!(cut[3], whole[whole.len() - 1]);
         assert_eq!(tokenizer.encode("", 100).unwrap().len(), 2);
-        assert!(TextTokenizer::parse(b"{").is_err());
+        assert!(TextTokenizer::parse(b"{", 1 << 20).is_err());
+        // Its closing token has the id 3.
+        let small = TextTokenizer::parse(file, 3).unwrap();
+        let beyond = Err(TokenizerError::Beyond { id: 3, rows: 3 });
+        assert_eq!(small.encode("", 100), beyond);
     }
 }

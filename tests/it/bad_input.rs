@@ -170,6 +170,29 @@ fn a_token_beyond_the_embeddings_is_refused_before_a_joule_is_taken() {
 }
 
 #[test]
+fn a_special_token_beyond_the_embeddings_is_an_error_and_no_panic() {
+    let lab = Lab::new();
+    let model = fixtures().join("bert-tiny");
+    fs::create_dir(lab.path("model")).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(model.join(name), lab.path("model").join(name)).unwrap();
+    }
+    let text = fs::read_to_string(model.join("tokenizer.json")).unwrap();
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    tokenizer["post_processor"] = serde_json::json!({
+        "type": "BertProcessing", "sep": ["[SEP]", 777_777], "cls": ["[CLS]", 2]
+    });
+    lab.write("model/tokenizer.json", &tokenizer.to_string());
+    lab.edit("cryo.toml", &model.display().to_string(), "model");
+    for args in [&["apply", "p.toml"][..], &["model", "show", "tiny"]] {
+        let run = lab.cryo(args).expect(3);
+        let figures = "gives token id 777777, but the embedding table has ";
+        assert!(run.stderr.contains(figures), "{}", run.stderr);
+    }
+    assert!(lab.history().is_empty() && !lab.path(".cryo").exists());
+}
+
+#[test]
 fn pip_runs_no_module_of_the_project() {
     let lab = Lab::new();
     let trap = format!(

@@ -157,6 +157,9 @@ impl<'a> Progress<'a> {
             FetchEvent::Damaged { model, cause } => self.note(format!(
                 "model     {model} in the cache is damaged ({cause}); it is fetched anew"
             )),
+            FetchEvent::Waiting { model } => self.note(format!(
+                "model     another cryo is fetching {model}; waiting for it"
+            )),
             FetchEvent::Trying(source) => self.note(format!("model     trying {source}")),
             FetchEvent::GaveWay { source, cause } => {
                 self.note(format!("          {source} failed: {cause}"));

@@ -7,6 +7,8 @@ mod wheel;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 pub use hub::Hub;
 pub use kept::Kept;
@@ -14,7 +16,7 @@ pub use source::{ParseSourceError, Source};
 
 use super::folder::MODEL_FILE;
 use crate::digest::Digest;
-use crate::files::{self, FileError, Staging};
+use crate::files::{self, FileError, Lock, Staging};
 
 /// Files without which a folder is no model.
 const REQUIRED: [&str; 3] = ["config.json", "tokenizer.json", MODEL_FILE];
@@ -29,6 +31,8 @@ const OPTIONAL: [&str; 6] = [
 ];
 /// No file of a model that this program runs is larger.
 const LARGEST_FILE_BYTES: u64 = 8 << 30;
+/// How often it is looked whether another process has fetched a model.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A model as a pipeline names it.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +56,11 @@ pub enum FetchEvent {
         model: String,
         /// What is wrong with it.
         cause: String,
+    },
+    /// Another process fetches the same model, which is waited for.
+    Waiting {
+        /// The model.
+        model: String,
     },
     /// A source is tried.
     Trying(String),
@@ -145,11 +154,28 @@ impl Cache {
     }
 
     /// The model's folder, fetched from the first source that has it. What is in its place and
-    /// is damaged gives way to what was fetched.
+    /// is damaged gives way to what was fetched. One process fetches a model; others wait for it.
     ///
     /// # Errors
     /// When no source has it, or one gives something with another digest.
     pub fn fetch(
+        &self,
+        entry: &ModelEntry,
+        events: &mut dyn FnMut(FetchEvent),
+    ) -> Result<PathBuf, FetchError> {
+        if self.kept(entry) == Kept::Whole {
+            return Ok(self.path(entry));
+        }
+        let path = self.folder.join(format!(".lock-{}", entry.sha256.hex()));
+        let lock = wait_for(&path, entry, events)?;
+        let fetched = self.fetch_alone(entry, events);
+        // While it is held: who waits for it sees that it is gone and makes a new one.
+        let _ = files::remove(&path);
+        drop(lock);
+        fetched
+    }
+
+    fn fetch_alone(
         &self,
         entry: &ModelEntry,
         events: &mut dyn FnMut(FetchEvent),
@@ -167,7 +193,7 @@ impl Cache {
         for source in &entry.sources {
             let name = source.to_string();
             events(FetchEvent::Trying(name.clone()));
-            let staging = Staging::new(&path)?;
+            let staging = Staging::under_lock(&path)?;
             let fetched = match source {
                 Source::Folder(folder) => copy_folder(&self.project.join(folder), &staging, events),
                 Source::Hub(id) => self.hub.fetch(id, &staging, events),
@@ -203,6 +229,29 @@ impl Cache {
             name: entry.name.clone(),
             causes,
         })
+    }
+}
+
+/// The lock of a model in the cache.
+fn wait_for(
+    path: &Path,
+    entry: &ModelEntry,
+    events: &mut dyn FnMut(FetchEvent),
+) -> Result<Lock, FileError> {
+    let mut is_said = false;
+    loop {
+        match Lock::acquire(path) {
+            Err(FileError::Locked { .. }) => {}
+            taken => return taken,
+        }
+        if !is_said {
+            is_said = true;
+            events(FetchEvent::Waiting {
+                model: entry.name.clone(),
+            });
+        }
+        thread::sleep(LOOK_AGAIN);
+        events(FetchEvent::Received(0));
     }
 }
 
@@ -340,6 +389,71 @@ mod tests {
         assert!(matches!(cache.kept(&pinned), Kept::Damaged(_)));
         let left = std::fs::read_dir(folder.path().join("models")).unwrap();
         assert_eq!(left.count(), 1);
+    }
+
+    #[test]
+    fn a_small_file_that_was_altered_or_cut_is_fetched_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let sha256 = Digest::of_file(&Path::new(TINY).join(MODEL_FILE)).unwrap();
+        let cache = cache(folder.path());
+        let entry = entry(vec![TINY.parse().unwrap()], sha256);
+        let path = cache.fetch(&entry, &mut |_| {}).unwrap();
+        let mend = |what: &str| {
+            let mut said = Vec::new();
+            cache.fetch(&entry, &mut |event| said.push(event)).unwrap();
+            let is_named = matches!(&said[..], [FetchEvent::Damaged { cause, .. }, ..] if cause.contains(what));
+            assert!(is_named, "{said:?}");
+            assert_eq!(cache.kept(&entry), Kept::Whole);
+        };
+        for name in ["config.json", "tokenizer.json"] {
+            let file = path.join(name);
+            let whole = std::fs::read(&file).unwrap();
+            let altered = [&whole[..], b" "].concat();
+            for damaged in [&altered[..], &whole[..whole.len() / 2], b""] {
+                std::fs::write(&file, damaged).unwrap();
+                mend(name);
+                assert_eq!(std::fs::read(&file).unwrap(), whole);
+            }
+            // What was fetched before there were notes is still looked at.
+            std::fs::remove_file(path.join(".checked")).unwrap();
+            assert_eq!(cache.kept(&entry), Kept::Whole);
+            std::fs::remove_file(path.join(".checked")).unwrap();
+            std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+            mend("");
+        }
+        // Weights that are to be read again keep the notes of the others.
+        cache.distrust(&entry);
+        std::fs::write(path.join("config.json"), "{}").unwrap();
+        mend("config.json");
+    }
+
+    #[test]
+    fn many_at_once_fetch_it_once_and_sweep_what_a_killed_one_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let sha256 = Digest::of_file(&Path::new(TINY).join(MODEL_FILE)).unwrap();
+        let cache = cache(folder.path());
+        let entry = entry(vec![TINY.parse().unwrap()], sha256);
+        let models = folder.path().join("models");
+        let left = |name: String| std::fs::create_dir_all(models.join(name)).unwrap();
+        left(format!(".staging-{}-aB3xYz", sha256.hex()));
+        left(format!(".staging-{}-not-ours", sha256.hex()));
+        left(format!(".staging-{}-aB3xYz", Digest::of(b"other").hex()));
+        let tried = std::sync::atomic::AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    let path = cache.fetch(&entry, &mut |event| {
+                        if matches!(event, FetchEvent::Trying(_)) {
+                            tried.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        }
+                    });
+                    assert!(path.unwrap().join(MODEL_FILE).is_file());
+                });
+            }
+        });
+        assert_eq!(tried.into_inner(), 1);
+        // The model, and what is not this model's.
+        assert_eq!(std::fs::read_dir(models).unwrap().count(), 3);
     }
 
     #[test]
