@@ -28,6 +28,7 @@ pub use cadence::Cadence;
 pub use check::check_files;
 pub use error::EngineError;
 pub use event::{Event, Events};
+pub use lora::gate_cautions;
 pub use lost::read_chain;
 pub use metered::{Account, Metered, Phase};
 pub use select::select_rows;

@@ -6,4 +6,4 @@ mod rule;
 
 pub use holdout::{HOLDOUT_CLAIM_ROWS, merkle_root};
 pub use leakage::{NORMALISATION, SharedText, normalise, shared_texts};
-pub use rule::{Gate, GateError, Rule, Statistics, Verdict, detectable_delta};
+pub use rule::{Gate, GateError, Rule, Statistics, Verdict};

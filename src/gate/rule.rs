@@ -96,6 +96,17 @@ impl Gate {
         self.alpha / self.looks_budget as f64
     }
 
+    /// What the test value must exceed on `n` examples.
+    pub fn needed(&self, n: u64) -> f64 {
+        as_recorded(quantile(1.0 - self.alpha_look(), n as f64 - 1.0))
+    }
+
+    /// The gain that a split of `n` examples finds four times in five, when the differences have
+    /// the standard deviation `sd`: the quantile of 80 % more than what must be exceeded.
+    pub fn detectable(&self, sd: f64, n: u64) -> f64 {
+        (self.needed(n) + 0.84) * sd / (n as f64).sqrt()
+    }
+
     /// Judges per-example losses of the same examples, before and after.
     ///
     /// # Errors
@@ -150,7 +161,7 @@ impl Gate {
         };
         let sd = (moment(2) / (n - 1.0)).sqrt();
         let skewness = (moment(3) / n) / (moment(2) / n).powf(1.5);
-        let z = as_recorded(quantile(1.0 - self.alpha_look(), n - 1.0));
+        let z = self.needed(differences.len() as u64);
         // A spread at the level of rounding is no spread: t would be noise over noise.
         let varies = n >= 2.0 && sd.is_finite() && sd > 1e-12;
         let t = varies.then(|| as_recorded((mean - self.min_delta.as_f64()) / (sd / n.sqrt())));
@@ -198,14 +209,14 @@ impl Gate {
             (
                 true,
                 format!(
-                    "min(t, t_skew) = {smaller:.2} exceeds {z:.2}: the gain is more than noise"
+                    "the gain is larger than noise explains (test value {smaller:.2}; {z:.2} needed)"
                 ),
             )
         } else {
             (
                 false,
                 format!(
-                    "min(t, t_skew) = {smaller:.2} does not exceed {z:.2}: the gain cannot be told from noise"
+                    "the gain cannot be told from noise (test value {smaller:.2}; more than {z:.2} needed)"
                 ),
             )
         }
@@ -243,12 +254,6 @@ fn as_recorded(statistic: f64) -> f64 {
 fn skew_corrected(t: f64, skewness: f64, n: f64) -> f64 {
     let g = skewness / n.sqrt();
     t + g * t * t / 3.0 + g * g * t.powi(3) / 27.0 + g / 6.0
-}
-
-/// The gain that a split of `n` examples would find four times in five, when the differences
-/// have the standard deviation `sd`: 4.3 standard errors, for alpha 5 % over 200 looks.
-pub fn detectable_delta(sd: f64, n: u64) -> f64 {
-    4.3 * sd / (n as f64).sqrt()
 }
 
 #[cfg(test)]
@@ -344,6 +349,16 @@ mod tests {
                 &format!("df {} p {}", case.df, case.p),
             );
         }
+    }
+
+    #[test]
+    fn fewer_rows_need_a_higher_value_and_find_only_larger_gains() {
+        let gate = gate(Rule::TSkew);
+        for (n, needed, found) in [(5, 10.31, 0.498), (40, 3.80, 0.073), (2000, 3.49, 0.0097)] {
+            assert!((gate.needed(n) - needed).abs() < 0.006, "{n}");
+            assert!((gate.detectable(0.1, n) / found - 1.0).abs() < 0.01, "{n}");
+        }
+        assert_eq!(gate.needed(1), f64::INFINITY);
     }
 
     #[test]

@@ -32,3 +32,4 @@ mod pipelines;
 mod project;
 mod reference;
 mod screens;
+mod words;

@@ -218,7 +218,7 @@ fn the_only_pipeline_need_not_be_named() {
         let none = lab.cryo(&[command]).expect(3);
         has(
             &none.stderr,
-            &["there is no pipeline in pipelines", "cryo apply FILE"],
+            &["no pipeline files in pipelines/", "cryo apply FILE"],
         );
     }
     let text = fs::read_to_string(lab.path("p.toml")).unwrap();
@@ -416,7 +416,7 @@ fn a_small_gate_split_says_how_many_rows_would_do() {
     has(
         &run.stderr,
         &[
-            "with 400 gate rows the 5 % error rate is not guaranteed: 2,000 are needed; gains below about 0.021 nats may not be seen",
+            "only 400 gate rows: the 5 % error rate needs 2,000, and gains smaller than about 0.022 nats may be missed (if the losses vary by 0.1)",
         ],
     );
 }

@@ -25,18 +25,7 @@ impl Context<'_> {
 
     /// The pipelines of the project's own folder for them, by name.
     pub fn pipeline_files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = fs::read_dir(self.project.pipelines())
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| {
-                path.extension()
-                    .is_some_and(|extension| extension == "toml")
-            })
-            .collect();
-        files.sort();
-        files
+        pipelines_in(&self.project.pipelines())
     }
 
     /// How to begin: with a pipeline that is there.
@@ -46,36 +35,61 @@ impl Context<'_> {
         self.command(&format!("apply {file}"))
     }
 
-    /// The pipeline that is meant where none is named: the only one there is.
+    /// The pipeline that is meant when none is named: the only one there is.
     pub fn only_pipeline(&self) -> Result<PathBuf, CliError> {
-        let folder = self.project.pipelines();
-        match self.pipeline_files().as_slice() {
-            [only] => Ok(only.clone()),
-            [] => Err(
-                CliError::invalid(format!("there is no pipeline in {}", shown(&folder)))
-                    .hint("write one to pipelines/NAME.toml, or name a file: `cryo apply FILE`"),
-            ),
-            several => {
-                let names: Vec<String> = several.iter().map(|path| shown(path)).collect();
-                Err(
-                    CliError::invalid(format!("there are several pipelines: {}", names.join(", ")))
-                        .hint("name the one you mean"),
-                )
-            }
+        only_pipeline_in(&self.project.pipelines())
+    }
+}
+
+/// The pipelines in a folder, by name.
+pub fn pipelines_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// The pipeline that a folder means: the only one in it.
+pub fn only_pipeline_in(folder: &Path) -> Result<PathBuf, CliError> {
+    match pipelines_in(folder).as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(no_pipeline_in(folder)),
+        several => {
+            let names: Vec<String> = several.iter().map(|path| shown(path)).collect();
+            Err(
+                CliError::invalid(format!("there are several pipelines: {}", names.join(", ")))
+                    .hint("name the one you mean"),
+            )
         }
+    }
+}
+
+/// A folder without any pipeline.
+pub fn no_pipeline_in(folder: &Path) -> CliError {
+    CliError::invalid(format!("no pipeline files in {}/", shown(folder)))
+        .hint("write one to pipelines/NAME.toml, or name a file: `cryo apply FILE`")
+}
+
+/// A path as it is seen from the current folder.
+pub fn from_here(path: &Path) -> &Path {
+    let here = std::env::current_dir().unwrap_or_default();
+    match path.strip_prefix(&here) {
+        // From the root every path would lose its slash.
+        Ok(rest) if here.parent().is_some() && !rest.as_os_str().is_empty() => rest,
+        Ok(_) if here.parent().is_some() => Path::new("."),
+        _ => path,
     }
 }
 
 /// A path as it can be typed here.
 pub fn shown(path: &Path) -> String {
-    let here = std::env::current_dir().unwrap_or_default();
-    quoted(
-        &path
-            .strip_prefix(here)
-            .unwrap_or(path)
-            .display()
-            .to_string(),
-    )
+    quoted(&from_here(path).display().to_string())
 }
 
 /// A word that the shell takes as it is.

@@ -34,6 +34,7 @@ use crate::project::Project;
 use crate::receipts::{Chain, Entry};
 use crate::settings::Settings;
 use crate::versions::{Versions, lineage, newest_accepted};
+use hints::only_pipeline_in;
 
 /// What every command starts from.
 pub struct Context<'a> {
@@ -74,11 +75,17 @@ impl<'a> Context<'a> {
             let only = context.only_pipeline()?;
             return Ok((context, only));
         };
+        // A folder means the only pipeline in it.
+        let of_folder = |path: &Path| path.is_dir().then(|| only_pipeline_in(path)).transpose();
+        let inside = of_folder(file)?;
+        let file = inside.as_deref().unwrap_or(file);
         let located = Project::of_pipeline(file, named, &here()?)?;
+        let inside = of_folder(&located.file)?;
         if let Some(note) = located.note {
             output.note(format!("note: {note}"));
         }
-        Ok((Self::of(located.project, output)?, located.file))
+        let file = inside.unwrap_or(located.file);
+        Ok((Self::of(located.project, output)?, file))
     }
 
     /// For a project that is known.
@@ -123,7 +130,7 @@ impl<'a> Context<'a> {
             Ok(Duration::from_secs_f64(seconds))
         } else {
             Err(CliError::invalid(format!(
-                "--seconds must be from {least} to 86400, this is {seconds}"
+                "--seconds must be between {least} and 86400 (got {seconds})"
             )))
         }
     }

@@ -10,7 +10,7 @@ use crate::cli::output::cost;
 use crate::clock::Timestamp;
 use crate::energy::agent::{AgentError, BucketView};
 use crate::energy::{Bucket, Clock, Ledger, Provenance, Purpose, SystemClock, discover};
-use crate::engine::{EngineError, Workspace, holdout_root, last_level, open_agent};
+use crate::engine::{EngineError, Workspace, gate_cautions, holdout_root, last_level, open_agent};
 use crate::model::fetch::Kept;
 use crate::plan::plan;
 use crate::receipts::NodeKey;
@@ -40,6 +40,11 @@ pub fn run(context: &Context<'_>, pipeline: &Path) -> Result<Exit, CliError> {
         })
         .collect();
     output.table(&["decision", "task", "joules", "reason"], rows);
+    for task in &workspace.pipeline.tasks {
+        for caution in gate_cautions(&workspace, task)? {
+            output.note(format!("note: {caution}"));
+        }
+    }
     if !output.is_json() {
         output.say(format!("\nbucket holds {}", plan.bucket_joules.human()));
         if workspace.cache.kept(&workspace.entry) != Kept::Whole {

@@ -1,10 +1,10 @@
 //! `cryo validate`
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::hints::{from_here, no_pipeline_in, pipelines_in};
 use super::{Context, here};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
@@ -37,7 +37,13 @@ pub fn run(paths: &[PathBuf], named: Option<&Path>, output: &Output) -> Result<E
 /// The files that are meant: those of the project when none is named.
 fn files_of(paths: &[PathBuf], named: Option<&Path>) -> Result<Vec<PathBuf>, CliError> {
     if !paths.is_empty() {
-        let files: Result<Vec<_>, _> = paths.iter().map(|path| pipeline_files(path)).collect();
+        let files: Result<Vec<_>, _> = paths
+            .iter()
+            .map(|path| match path.is_dir() {
+                true => files_in(path),
+                false => Ok(vec![path.clone()]),
+            })
+            .collect();
         return Ok(files?.concat());
     }
     let here = here()?;
@@ -45,9 +51,7 @@ fn files_of(paths: &[PathBuf], named: Option<&Path>) -> Result<Vec<PathBuf>, Cli
         Some(folder) => Project::named(folder)?,
         None => Project::above(&here)?,
     };
-    let folder = project.pipelines();
-    let shown = fs::canonicalize(&here).unwrap_or(here);
-    pipeline_files(folder.strip_prefix(shown).unwrap_or(&folder))
+    files_in(&project.pipelines())
 }
 
 fn check(
@@ -88,26 +92,11 @@ fn check(
     Ok((source, diagnostics))
 }
 
-fn pipeline_files(path: &Path) -> Result<Vec<PathBuf>, CliError> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let entries = fs::read_dir(path)
-        .map_err(|error| CliError::invalid(format!("{}: {error}", path.display())))?;
-    let mut files: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "toml")
-        })
-        .collect();
-    files.sort();
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let files = pipelines_in(folder);
     if files.is_empty() {
-        return Err(CliError::invalid(format!(
-            "{} has no pipeline (*.toml)",
-            path.display()
-        )));
+        return Err(no_pipeline_in(folder));
     }
-    Ok(files)
+    let files = files.iter().map(|file| from_here(file).to_owned());
+    Ok(files.collect())
 }

@@ -3,6 +3,7 @@
 mod base;
 mod prepared;
 mod recipe;
+mod small_gate;
 mod update;
 mod yields;
 
@@ -12,12 +13,12 @@ use std::sync::atomic::AtomicBool;
 
 use base::{Base, places};
 pub(super) use prepared::Prepared;
-use prepared::warn_of_small_holdout;
 use recipe::lora_shape;
+pub use small_gate::gate_cautions;
 use update::{Parts, Update};
 
 use super::error::EngineError;
-use super::event::Events;
+use super::event::{Event, Events};
 use super::metered::{Metered, Phase};
 use super::select::select_rows;
 use super::session::{After, Session};
@@ -48,7 +49,9 @@ impl Session {
     ) -> Result<After, EngineError> {
         receipt.base_model_hash = Some(prepared.base_hash);
         receipt.holdout = Some(prepared.holdout.clone());
-        warn_of_small_holdout(prepared, events);
+        for caution in gate_cautions(&self.workspace, task)? {
+            events(Event::Note(caution));
+        }
         let folder = self.load_base(prepared)?;
         let labels = self.workspace.pipeline.labels.clone();
         let max_tokens = lora.max_tokens.min(folder.config.max_positions);

@@ -3,19 +3,18 @@
 use std::collections::HashMap;
 
 use super::recipe::{demand, lora_shape};
+use super::small_gate::gate_of;
 use crate::dataset::Dataset;
 use crate::digest::Digest;
 use crate::engine::error::EngineError;
-use crate::engine::event::{Event, Events};
 use crate::engine::workspace::Workspace;
 use crate::files;
-use crate::gate::{Gate, HOLDOUT_CLAIM_ROWS, NORMALISATION, Rule, detectable_delta, shared_texts};
+use crate::gate::{Gate, NORMALISATION, shared_texts};
 use crate::learn::Compute;
 use crate::model::{FolderError, ModelConfig};
-use crate::pipeline::{AcceptRule, LoraSettings, Task, Work};
+use crate::pipeline::{LoraSettings, Task, Work};
 use crate::receipts::{Holdout, Leakage};
 use crate::recipe::Stop;
-use crate::units::count;
 use crate::versions::Head;
 
 /// An update that may begin.
@@ -60,15 +59,7 @@ impl Prepared {
             }
         };
         Ok(Self {
-            gate_rule: Gate {
-                rule: match accept.rule {
-                    AcceptRule::TSkew => Rule::TSkew,
-                    AcceptRule::Threshold => Rule::Threshold,
-                },
-                alpha: accept.alpha,
-                looks_budget: accept.looks,
-                min_delta: accept.min_delta,
-            },
+            gate_rule: gate_of(&accept),
             holdout: Holdout {
                 root,
                 custody: "local".into(),
@@ -142,23 +133,4 @@ fn refuse_leakage(data: &Dataset, gate: &Dataset, split: &'static str) -> Result
         count: shared.len(),
         rows: rows.join("; "),
     })
-}
-
-pub(super) fn warn_of_small_holdout(prepared: &Prepared, events: Events<'_>) {
-    let rows = prepared.gate.rows.len() as u64;
-    if prepared.gate_rule.rule == Rule::Threshold {
-        events(Event::Note(
-            "rule \"threshold\" also accepts gains that are only noise on this split; the default rule limits how often that happens".into(),
-        ));
-    }
-    if rows >= HOLDOUT_CLAIM_ROWS {
-        return;
-    }
-    let alpha = (prepared.gate_rule.alpha * 1.0e5).round() / 1.0e3;
-    let seen = detectable_delta(0.1, rows);
-    events(Event::Note(format!(
-        "with {} gate rows the {alpha} % error rate is not guaranteed: {} are needed; gains below about {seen:.3} nats may not be seen",
-        count(rows),
-        count(HOLDOUT_CLAIM_ROWS)
-    )));
 }
