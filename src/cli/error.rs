@@ -59,6 +59,7 @@ pub fn exit_of(error: &EngineError) -> Exit {
         | EngineError::BudgetUsedUp(_)
         | EngineError::Backend(_)
         | EngineError::Diverged(_)
+        | EngineError::Unmeasured { .. }
         | EngineError::Fetch(_) => Exit::Failed,
         EngineError::Chain(crate::receipts::ChainError::File(_)) => Exit::Unexpected,
         EngineError::Chain(_)

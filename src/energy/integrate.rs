@@ -52,6 +52,8 @@ pub struct Integrator {
     last: Option<(Mono, Value)>,
     /// When the probe was last asked with success, new value or not.
     asked: Mono,
+    /// When it last told something new.
+    heard: Option<Mono>,
     phase: Phase,
     points: VecDeque<Point>,
     glitches: u64,
@@ -65,6 +67,7 @@ impl Integrator {
             window: probe.window,
             last: None,
             asked: Mono::default(),
+            heard: None,
             phase: Phase::default(),
             points: VecDeque::new(),
             glitches: 0,
@@ -95,6 +98,13 @@ impl Integrator {
         self.glitches
     }
 
+    /// How long it has answered and told nothing new, when that is longer than a sensor that works
+    /// ever takes.
+    pub fn silence_at(&self, now: Mono) -> Option<Duration> {
+        let silent = now.since(self.heard?);
+        (silent > LONGEST_SILENCE + self.window).then_some(silent)
+    }
+
     /// Takes a reading; `None` when the probe failed.
     pub fn push(&mut self, at: Mono, value: Option<Value>) {
         match value {
@@ -120,6 +130,8 @@ impl Integrator {
 
     fn take(&mut self, at: Mono, value: Value) {
         let Some((since, last)) = self.last else {
+            // After a silence, nobody knows yet whether this is new.
+            self.heard.get_or_insert(at);
             self.start(at, value);
             return;
         };
@@ -130,6 +142,7 @@ impl Integrator {
             return;
         }
         self.last = Some((at, value));
+        self.heard = Some(at);
         // However late a running total is read, it tells of all the time since.
         let is_running = matches!(value, Value::Running { .. });
         if time > LONGEST_SILENCE && !is_running {

@@ -53,7 +53,7 @@ pub struct Snapshot {
     pub missed: u64,
     /// Readings that could not be true.
     pub glitches: u64,
-    /// Probes that gave no value in this round.
+    /// Probes that gave no value in this round, or have told nothing new for seconds.
     pub failing: Vec<String>,
     /// Time between two updates of each sensor, where it was seen.
     pub update_periods: Vec<Option<Duration>>,
@@ -167,6 +167,7 @@ impl Sampler {
             looks,
         };
         let stretch = self.metering.push(&round);
+        failing.extend(self.metering.silent(&round));
         self.publish(failing, stretch.as_ref());
         (round, stretch)
     }

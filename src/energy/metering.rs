@@ -136,6 +136,21 @@ impl Metering {
         self.integrators.iter().any(Integrator::wants_burst)
     }
 
+    /// Probes that answered this round and have told nothing new for a while, with what to say.
+    pub fn silent<'a>(&'a self, round: &'a Round) -> impl Iterator<Item = String> + 'a {
+        let read = self.probes.iter().zip(&self.integrators).zip(&round.looks);
+        read.filter_map(|((probe, integrator), look)| {
+            let silence = integrator
+                .silence_at(look.at)
+                .filter(|_| look.value.is_some())?;
+            let seconds = silence.as_secs_f64();
+            Some(format!(
+                "{}: its value has stood still for {seconds:.1} s",
+                probe.name
+            ))
+        })
+    }
+
     /// Takes a round and returns the stretch of time that is now known, if there is one.
     pub fn push(&mut self, round: &Round) -> Option<Stretch> {
         for (integrator, look) in self.integrators.iter_mut().zip(&round.looks) {

@@ -23,10 +23,19 @@ const HARD_LIMIT: f64 = 1.1;
 pub struct Spending {
     /// Net energy.
     pub joules: Joules,
+    /// The most that was used in time without readings.
+    pub unseen: Joules,
     /// How far off that may be at its edges, one standard deviation.
     pub edge_sigma: Joules,
     /// Net power now.
     pub watts: Watts,
+}
+
+impl Spending {
+    /// What may be gone. Work goes on only with joules that are surely left.
+    fn at_most(self) -> f64 {
+        (self.joules + self.unseen).as_f64()
+    }
 }
 
 /// The joules of one lease, and what is known of their use.
@@ -74,7 +83,7 @@ impl Budget {
         let Some(step) = self.step else {
             let evaluation = self.example.unwrap_or(0.0) * gate as f64;
             self.reserved_eval = Some(evaluation + finish);
-            return spent.joules.as_f64() + evaluation < self.lease.as_f64();
+            return spent.at_most() + evaluation < self.lease.as_f64();
         };
         let example = self
             .example
@@ -82,13 +91,13 @@ impl Budget {
         let evaluation = example * gate as f64;
         self.reserved_eval = Some(evaluation + finish);
         let next = step * MARGIN + 2.0 * spent.edge_sigma.as_f64();
-        spent.joules.as_f64() + next + evaluation + finish <= self.lease.as_f64()
+        spent.at_most() + next + evaluation + finish <= self.lease.as_f64()
     }
 
     /// Whether the lease pays for more of the same.
     pub fn affords_more(&self, spent: Spending, next: Joules) -> bool {
         let next = next.as_f64() * MARGIN + 2.0 * spent.edge_sigma.as_f64();
-        spent.joules.as_f64() + next <= self.lease.as_f64()
+        spent.at_most() + next <= self.lease.as_f64()
     }
 
     /// Whether an evaluation may go on although it needs more than was kept back.
@@ -113,6 +122,7 @@ mod tests {
     fn so_far(number: f64, edge: f64) -> Spending {
         Spending {
             joules: joules(number),
+            unseen: Joules::ZERO,
             edge_sigma: joules(edge),
             watts: Watts(10.0),
         }
@@ -157,6 +167,20 @@ mod tests {
         assert!(!budget.affords_step(so_far(46.0, 0.0), 10, 10));
         // The evaluation, and half a second of 10 W to put everything on disk.
         assert_eq!(budget.reserved_eval(), Some(joules(45.0)));
+    }
+
+    #[test]
+    fn work_ends_when_what_nobody_measured_may_have_used_the_lease() {
+        let mut budget = Budget::of(joules(100.0));
+        budget.saw_step(joules(1.0));
+        let silent = |unseen| Spending {
+            unseen: joules(unseen),
+            ..so_far(10.0, 0.0)
+        };
+        assert!(budget.affords_step(silent(0.0), 10, 0));
+        assert!(budget.affords_more(silent(80.0), joules(1.0)));
+        assert!(!budget.affords_step(silent(90.0), 10, 0));
+        assert!(!budget.affords_more(silent(90.0), joules(1.0)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why a run, or a part of it, could not go on.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::analytics::AnalyticsError;
 use crate::dataset::DatasetError;
@@ -76,6 +77,14 @@ pub enum EngineError {
     /// Training went wrong by the numbers.
     #[error("the training loss is not a number after step {0}")]
     Diverged(usize),
+    /// The probes were silent while the run spent joules.
+    #[error("a probe told nothing for {:.1} of {:.1} s, so the whole lease is charged: nobody knows what was used", unmeasured.as_secs_f64(), time.as_secs_f64())]
+    Unmeasured {
+        /// Time without readings.
+        unmeasured: Duration,
+        /// The time of the lease.
+        time: Duration,
+    },
     /// The backend panicked: out of memory, a lost device, or a bug.
     #[error("the backend failed: {0}")]
     Backend(String),
@@ -170,6 +179,7 @@ impl EngineError {
             Self::BudgetTooSmall | Self::BudgetUsedUp(_) => {
                 Some("raise the task's budget_joules".into())
             }
+            Self::Unmeasured { .. } => Some("`cryo meter` shows which probe answers, and why one does not".into()),
             Self::Diverged(_) => Some(
                 "lower learning_rate, set max_grad_norm = 1, or check the base model's weights"
                     .into(),

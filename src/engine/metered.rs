@@ -6,7 +6,13 @@ use std::time::Duration;
 use super::budget::{Budget, Spending};
 use crate::energy::agent::{AgentError, JouleAgent, Progress};
 use crate::energy::{LeaseId, Measured};
-use crate::units::{Joules, Watts};
+use crate::receipts::Receipt;
+use crate::units::{Eta, Joules, Watts};
+
+/// A lease of which more than this share was not measured is charged in full.
+const MOST_SILENT_SHARE: f64 = 0.1;
+/// In a short run a single glitch is as much, and costs no lease.
+const GLITCH: Duration = Duration::from_millis(500);
 
 /// What the joules of a span were for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +28,10 @@ pub struct Metered {
     agent: Arc<dyn JouleAgent>,
     lease: LeaseId,
     newest: Progress,
+    /// Time without readings while the machine was awake: asleep it uses nothing.
+    silent: Duration,
+    /// The most that the probes can show.
+    limit: Watts,
     train: Joules,
     eval: Joules,
     /// What may still be spent, and on what.
@@ -33,6 +43,8 @@ pub struct Metered {
 pub struct Account {
     /// What was measured.
     pub measured: Measured,
+    /// Time without readings while the machine was awake.
+    pub silent: Duration,
     /// The part of training.
     pub train: Joules,
     /// What was kept back for the evaluation.
@@ -55,6 +67,38 @@ impl Account {
     pub fn eval(&self) -> Joules {
         self.spent() - self.train()
     }
+
+    /// Whether too much of the time was not measured for the rest to stand for all of it.
+    pub fn is_unmeasured(&self) -> bool {
+        let time = self.measured.time;
+        let one_glitch = GLITCH.min(time / 2);
+        self.silent > time.mul_f64(MOST_SILENT_SHARE).max(one_glitch)
+    }
+
+    /// What the lease is charged. Joules that nobody measured are not given back.
+    pub fn charge(&self, reserved: Joules) -> Joules {
+        if self.is_unmeasured() {
+            reserved.max(self.spent())
+        } else {
+            self.spent()
+        }
+    }
+
+    /// Writes its joules into a receipt.
+    pub fn state(&self, receipt: &mut Receipt, reserved: Joules) {
+        if self.is_unmeasured() {
+            receipt.joules_forfeited = Some(self.charge(reserved));
+            return;
+        }
+        let (spent, sigma) = (self.spent(), self.measured.sigma.total());
+        receipt.joules_spent = Some(spent);
+        receipt.joules_train = Some(self.train());
+        receipt.joules_eval = Some(self.eval());
+        receipt.eta = receipt.delta.and_then(|delta| Eta::of(delta, spent));
+        receipt.eta_lower = receipt
+            .delta_lower
+            .and_then(|delta| Eta::of(delta, spent + sigma + sigma));
+    }
 }
 
 impl Metered {
@@ -67,7 +111,11 @@ impl Metered {
         lease: LeaseId,
         reserved: Joules,
     ) -> Result<Self, AgentError> {
+        let probes = agent.about()?.probes;
+        let limit = probes.iter().map(|probe| probe.max_watts.0).sum();
         Ok(Self {
+            silent: Duration::ZERO,
+            limit: Watts(limit),
             newest: agent.progress(&lease)?,
             agent,
             lease,
@@ -82,13 +130,22 @@ impl Metered {
     /// # Errors
     /// When the agent cannot be asked.
     pub fn mark(&mut self, phase: Phase) -> Result<(), AgentError> {
-        self.newest = self.agent.progress(&self.lease)?;
+        let newest = self.agent.progress(&self.lease)?;
+        self.hear(&newest.measured);
+        self.newest = newest;
         let since = self.newest.net_now() - self.train - self.eval;
         match phase {
             Phase::Train => self.train += since,
             Phase::Eval => self.eval += since,
         }
         Ok(())
+    }
+
+    /// Time in which the machine slept counts as unmeasured too, and is no time of the meter's clock.
+    fn hear(&mut self, measured: &Measured) {
+        let before = &self.newest.measured;
+        let unmeasured = measured.unmeasured.saturating_sub(before.unmeasured);
+        self.silent += unmeasured.min(measured.time.saturating_sub(before.time));
     }
 
     /// Net joules so far, until now: the time since the newest reading at its power.
@@ -100,6 +157,7 @@ impl Metered {
     pub fn spending(&self) -> Spending {
         Spending {
             joules: self.spent(),
+            unseen: self.limit.over(self.silent),
             edge_sigma: self.newest.measured.sigma.edge,
             watts: self.newest.net_watts,
         }
@@ -121,14 +179,57 @@ impl Metered {
     /// When the agent cannot be asked.
     pub fn close(&mut self, phase: Phase) -> Result<Account, AgentError> {
         let measured = self.agent.close(&self.lease)?;
+        self.hear(&measured);
         let rest = measured.net() - self.train - self.eval;
         if phase == Phase::Train {
             self.train += rest;
         }
         Ok(Account {
             measured,
+            silent: self.silent,
             train: self.train,
             reserved_eval: self.budget.reserved_eval(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joules(joules: i64) -> Joules {
+        Joules::from_smallest(joules * 1_000_000)
+    }
+
+    fn account(time: f64, silent: f64) -> Account {
+        Account {
+            measured: Measured {
+                gross: joules(12),
+                idle: joules(2),
+                time: Duration::from_secs_f64(time),
+                ..Measured::default()
+            },
+            silent: Duration::from_secs_f64(silent),
+            train: joules(10),
+            reserved_eval: None,
+        }
+    }
+
+    #[test]
+    fn joules_that_nobody_measured_are_not_given_back() {
+        let lease = joules(100);
+        for (time, silent, charged) in [
+            (30.0, 0.0, 10),
+            (30.0, 2.9, 10),
+            (30.0, 3.1, 100),
+            (3.2, 2.3, 100),
+            // One glitch in a short run, and a run of which hardly anything was seen.
+            (1.0, 0.2, 10),
+            (0.4, 0.3, 100),
+        ] {
+            let account = account(time, silent);
+            assert_eq!(account.charge(lease), joules(charged), "{silent} of {time}");
+        }
+        assert_eq!(account(30.0, 30.0).charge(joules(4)), joules(10));
     }
 }

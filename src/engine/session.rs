@@ -36,7 +36,7 @@ use crate::receipts::{
 };
 use crate::settings::Settings;
 use crate::task::{TaskKind, TaskRun};
-use crate::units::{Eta, Joules};
+use crate::units::Joules;
 use crate::versions::Head;
 
 /// A lease whose process is gone is charged after this time, should nobody come back.
@@ -307,6 +307,13 @@ impl Session {
             Work::Lora(..) => Phase::Eval,
         };
         let account = metered.close(phase);
+        let result = match &account {
+            Ok(account) if account.is_unmeasured() => result.and(Err(EngineError::Unmeasured {
+                unmeasured: account.silent,
+                time: account.measured.time,
+            })),
+            _ => result,
+        };
         if let Err(error) = &result {
             receipt.kind = Kind::Aborted;
             receipt.accepted = false;
@@ -354,13 +361,7 @@ impl Session {
             .iter()
             .map(|probe| probe.id.as_str())
             .collect();
-        receipt.joules_spent = Some(spent);
-        receipt.joules_train = Some(account.train());
-        receipt.joules_eval = Some(account.eval());
-        receipt.eta = receipt.delta.and_then(|delta| Eta::of(delta, spent));
-        receipt.eta_lower = receipt
-            .delta_lower
-            .and_then(|delta| Eta::of(delta, spent + sigma + sigma));
+        account.state(&mut receipt, reserved);
         receipt.energy = Some(Energy {
             meter: probes.join("+"),
             provenance: self.provenance.as_str().into(),
@@ -376,7 +377,7 @@ impl Session {
             joules_reserved: reserved,
             joules_reserved_eval: account.reserved_eval,
             joules_overshoot: Some((spent - reserved).at_least_zero()),
-            bucket_joules: self.agent.bucket()?.level_joules + reserved - spent,
+            bucket_joules: self.agent.bucket()?.level_joules + reserved - account.charge(reserved),
             baseline_hash: self.baseline.hash(),
             baseline_label: self.baseline.label.as_str().into(),
             baseline_state: Some(self.baseline.state.as_str().into()),
@@ -390,8 +391,12 @@ impl Session {
         receipt.timestamp = Timestamp::now();
         let recorded = self.append(receipt, events);
         // The lease is settled even when the receipt could not be written: what was measured is
-        // charged, never forfeited.
-        self.agent.settle(lease, Some(spent))?;
+        // charged. Where too little was, the whole lease is.
+        if account.is_unmeasured() {
+            self.agent.forfeit(lease)?;
+        } else {
+            self.agent.settle(lease, Some(spent))?;
+        }
         // Without a receipt the note stays, and the next start writes one.
         let entry = recorded?;
         OpenLease::clear(&self.workspace.project)?;

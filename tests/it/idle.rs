@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use cryoflux::clock::Timestamp;
 use cryoflux::energy::agent::{AgentSettings, JouleAgent, LocalAgent, Relearn};
-use cryoflux::energy::probes::sim::{Sensor, Simulated, Trace};
+use cryoflux::energy::probes::sim::{Sensor, Shows, Simulated, Trace};
 use cryoflux::energy::{
     Baseline, BaselineError, Bucket, BucketPolicy, Clock, Discovery, Effort, Idle, IdleState,
     Inflow, Label, LearnSettings, Load, Meter, Probe, ProbeError, ProbeInfo, Provenance, Scope,
@@ -21,17 +21,22 @@ use tempfile::TempDir;
 
 use crate::lab::Lab;
 
-/// A simulated counter that says that it is a package with a limit of 65 W.
+/// A simulated sensor that says that it is a package with a limit of 65 W. It shows power, so that
+/// steady power is steady however late a reading comes on a busy machine.
 struct Package(Simulated, ProbeInfo);
 
 impl Package {
     fn drawing(trace: Trace, clock: &Arc<dyn Clock>) -> Self {
-        let inner = Simulated::new(Arc::new(trace), Sensor::COUNTER, Arc::clone(clock));
+        let sensor = Sensor {
+            shows: Shows::Instant,
+            ..Sensor::COUNTER
+        };
+        let inner = Simulated::new(Arc::new(trace), sensor, Arc::clone(clock));
         let info = ProbeInfo {
             id: "package-0".into(),
             name: "package-0".into(),
             scope: Scope::Cpu,
-            provenance: Provenance::Counter,
+            provenance: Provenance::PowerInstant,
             max_watts: Watts(130.0),
             window: Duration::ZERO,
         };
@@ -94,7 +99,7 @@ fn write_ticks(folder: &Path, share: f64, time: Duration) {
     fs::rename(new, stat).unwrap();
 }
 
-fn learned(trace: Trace, load: Option<Load>) -> Result<Baseline, Unstable> {
+fn learned(trace: Trace, load: Option<Load>, effort: Effort) -> Result<Baseline, Unstable> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let package = Package::drawing(trace, &clock);
     let observer = Box::new(|_: &_, _: Option<&_>, _: &_| ());
@@ -105,7 +110,7 @@ fn learned(trace: Trace, load: Option<Load>) -> Result<Baseline, Unstable> {
         state: IdleState::Bare,
         facts: BTreeMap::new(),
         load,
-        effort: Effort::GoOn,
+        effort,
     };
     let found = learn(&meter, &settings, Timestamp::now(), &mut |_| ());
     found.map_err(|error| match error {
@@ -119,27 +124,31 @@ fn steady(watts: f64) -> Trace {
 }
 
 #[test]
-fn a_counter_of_a_machine_at_work_is_not_learned_however_steady_it_is() {
+fn a_machine_at_work_is_not_learned_however_steady_its_sensor_is() {
     let kernel = Kernel::busy(0.5);
     let load = Load::at(kernel.folder.path());
-    let found = learned(steady(25.0), Some(load));
+    let found = learned(steady(25.0), Some(load), Effort::GoOn);
     assert!(matches!(found, Err(Unstable::AtWork { .. })), "{found:?}");
     let kernel = Kernel::busy(0.02);
     let load = Load::at(kernel.folder.path());
-    let idle = learned(steady(25.0), Some(load)).unwrap();
+    let idle = learned(steady(25.0), Some(load), Effort::Insist).unwrap();
     assert!((idle.watts().0 - 25.0).abs() < 0.5, "{idle:?}");
 }
 
 #[test]
 fn a_package_above_half_of_its_limit_is_at_work() {
-    let found = learned(steady(55.0), None);
+    let found = learned(steady(55.0), None, Effort::GoOn);
     assert!(matches!(found, Err(Unstable::Busy { .. })), "{found:?}");
 }
 
 #[test]
 fn work_that_comes_and_goes_evenly_is_not_idle() {
     let steps = [10.0, 34.0, 58.0, 26.0, 50.0, 18.0, 42.0];
-    let found = learned(Trace::new(steps.map(|watts| (0.25, watts))), None);
+    let found = learned(
+        Trace::new(steps.map(|watts| (0.25, watts))),
+        None,
+        Effort::GoOn,
+    );
     assert!(found.is_err(), "{found:?}");
 }
 
@@ -192,7 +201,7 @@ fn idle_power_that_a_run_refutes_is_not_used_again() {
     let running = agent(folder.path(), 25.0);
     let ask = |agent: &LocalAgent| {
         agent
-            .baseline(IdleState::Bare, Relearn::IfPossible, &mut |_| ())
+            .baseline(IdleState::Bare, Relearn::IfAbsent, &mut |_| ())
             .unwrap()
     };
     assert_eq!(ask(&running), wrong);
@@ -257,4 +266,31 @@ fn stated_idle_power_holds_while_it_is_stated() {
     lab.edit("cryo.toml", "idle_watts = 30.0", "");
     let run = lab.cryo(&["apply", "p.toml", "--task", "learn"]);
     assert!(run.stdout.contains("gross (no baseline)"), "{}", run.stdout);
+}
+
+#[test]
+fn a_run_that_nobody_measured_is_not_free() {
+    let lab = Lab::new();
+    let zone = lab.path("powercap/intel-rapl:0");
+    fs::create_dir_all(&zone).unwrap();
+    fs::write(zone.join("name"), "package-0\n").unwrap();
+    fs::write(zone.join("max_energy_range_uj"), "262143328850\n").unwrap();
+    // A counter that stands still.
+    fs::write(zone.join("energy_uj"), "000001000000\n").unwrap();
+    let powercap = format!("{:?}", lab.path("powercap").display().to_string());
+    lab.edit("cryo.toml", "\"no-sensors-here\"", &powercap);
+    lab.edit("cryo.toml", "[meter]", "[meter]\nidle_watts = 1.0");
+    let meter = lab.cryo(&["meter", "--seconds", "4"]).expect(0);
+    assert!(meter.stdout.contains("has stood still"), "{}", meter.stdout);
+    let before = lab.level();
+    let run = lab.cryo(&["apply", "p.toml", "--task", "index"]);
+    assert_ne!(run.code, 0, "{}", run.stdout);
+    let said = format!("{}{}", run.stdout, run.stderr);
+    assert!(said.contains("could not be measured"), "{said}");
+    let receipts = lab.history();
+    let receipt = receipts.last().unwrap();
+    assert_eq!(receipt["kind"], "aborted", "{receipt:#}");
+    assert_eq!(receipt["joules_forfeited"], "4000.000000", "{receipt:#}");
+    assert!((before - lab.level() - 4000.0).abs() < 1e-6);
+    lab.cryo(&["verify"]).expect(0);
 }

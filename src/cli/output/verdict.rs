@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Output;
 use crate::energy::FEWEST_UPDATES;
-use crate::receipts::{Kind, KnownBy, Receipt};
+use crate::receipts::{Energy, Kind, KnownBy, Receipt};
 use crate::task::TaskKind;
 use crate::units::{Eta, Joules, count};
 
@@ -158,7 +158,20 @@ pub fn cautions(receipt: &Receipt) -> Vec<String> {
         let lease = energy.joules_reserved.human();
         format!("{} more than the lease of {lease}", over.human())
     });
-    few.into_iter().chain(over).collect()
+    [few, unmeasured(energy), over]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Time without readings, when it is more than a hundredth.
+fn unmeasured(energy: &Energy) -> Option<String> {
+    (energy.unmeasured_ms.saturating_mul(100) > energy.duration_ms).then(|| {
+        format!(
+            "{} of it could not be measured; the joules of that time are not known",
+            duration(Duration::from_millis(energy.unmeasured_ms))
+        )
+    })
 }
 
 /// A share as it stands in a receipt, in percent.

@@ -12,7 +12,7 @@ pub(super) const MOST_CONTAMINATION: f64 = 0.40;
 const LEAST_DRIFT_WATTS: f64 = 0.5;
 /// Idle power varies from second to second by less than this share of it, or than this in watts.
 /// Where work comes and goes evenly, no block stands out, and the spread alone gives it away.
-const MOST_SPREAD_SHARE: f64 = 0.05;
+const MOST_SPREAD_SHARE: f64 = 0.1;
 const MOST_SPREAD_WATTS: f64 = 1.0;
 
 /// What the blocks say.
