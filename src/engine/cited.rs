@@ -7,7 +7,7 @@ use crate::energy::{
     Baseline, Calibration, FEWEST_UPDATES, Label, Measured, ProbeInfo, processor_name,
 };
 use crate::learn::Compute;
-use crate::receipts::{CalibrationRecord, Environment, ModelRecord};
+use crate::receipts::{CalibrationRecord, Environment, ModelRecord, SigmaRecord};
 
 /// What modelled joules rest on, where there are any.
 pub(super) fn model(about: &About) -> Option<ModelRecord> {
@@ -15,6 +15,16 @@ pub(super) fn model(about: &About) -> Option<ModelRecord> {
         processor_watts: model.processor_watts.0.to_string(),
         origin: model.origin.as_str().into(),
     })
+}
+
+/// How far off the joules may be, part by part.
+pub(super) const fn sigma_parts(measured: &Measured) -> SigmaRecord {
+    SigmaRecord {
+        edge: measured.sigma.edge,
+        baseline: measured.sigma.baseline,
+        gain: measured.sigma.gain,
+        gap: measured.sigma.gap,
+    }
 }
 
 /// What is to be said of joules from so few updates of a sensor. Processor time is up to date

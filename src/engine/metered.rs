@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::budget::{Budget, Spending};
+use super::error::EngineError;
 use crate::energy::agent::{AgentError, JouleAgent, Progress};
 use crate::energy::{LeaseId, Measured};
 use crate::receipts::Receipt;
@@ -82,6 +83,33 @@ impl Account {
         } else {
             self.spent()
         }
+    }
+
+    /// Whether it stands for what was used.
+    ///
+    /// # Errors
+    /// When too much was not measured.
+    pub fn check(&self) -> Result<(), EngineError> {
+        if self.is_unmeasured() {
+            return Err(EngineError::Unmeasured {
+                unmeasured: self.silent,
+                time: self.measured.time,
+            });
+        }
+        Ok(())
+    }
+
+    /// Ends the lease in the agent's books.
+    ///
+    /// # Errors
+    /// When the agent cannot be asked.
+    pub fn end(&self, agent: &dyn JouleAgent, lease: &LeaseId) -> Result<(), AgentError> {
+        if self.is_unmeasured() {
+            agent.forfeit(lease)?;
+        } else {
+            agent.settle(lease, Some(self.spent()))?;
+        }
+        Ok(())
     }
 
     /// Writes its joules into a receipt.

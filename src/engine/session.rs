@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::agent::{idle_state, open_agent};
 use super::bucket::opening_grant;
-use super::cited::{calibration, caution, environment, model, refuted};
+use super::cited::{calibration, caution, environment, model, refuted, sigma_parts};
 use super::error::EngineError;
 use super::event::{Event, Events};
 use super::lora::Prepared;
@@ -31,9 +31,7 @@ use crate::model::Folder;
 use crate::pipeline::{Task, Work};
 use crate::plan::{Decision, Plan, plan, short_reason};
 use crate::project::Project;
-use crate::receipts::{
-    CalibrationRecord, Energy, Entry, Environment, Kind, NodeKey, Receipt, SigmaRecord,
-};
+use crate::receipts::{CalibrationRecord, Energy, Entry, Environment, Kind, NodeKey, Receipt};
 use crate::settings::Settings;
 use crate::task::{TaskKind, TaskRun};
 use crate::units::Joules;
@@ -308,11 +306,8 @@ impl Session {
         };
         let account = metered.close(phase);
         let result = match &account {
-            Ok(account) if account.is_unmeasured() => result.and(Err(EngineError::Unmeasured {
-                unmeasured: account.silent,
-                time: account.measured.time,
-            })),
-            _ => result,
+            Ok(account) => result.and_then(|after| account.check().map(|()| after)),
+            Err(_) => result,
         };
         if let Err(error) = &result {
             receipt.kind = Kind::Aborted;
@@ -366,12 +361,7 @@ impl Session {
             meter: probes.join("+"),
             provenance: self.provenance.as_str().into(),
             joules_sigma: sigma,
-            sigma: Some(SigmaRecord {
-                edge: measured.sigma.edge,
-                baseline: measured.sigma.baseline,
-                gain: measured.sigma.gain,
-                gap: measured.sigma.gap,
-            }),
+            sigma: Some(sigma_parts(measured)),
             joules_gross: measured.gross,
             joules_idle: measured.idle,
             joules_reserved: reserved,
@@ -392,11 +382,7 @@ impl Session {
         let recorded = self.append(receipt, events);
         // The lease is settled even when the receipt could not be written: what was measured is
         // charged. Where too little was, the whole lease is.
-        if account.is_unmeasured() {
-            self.agent.forfeit(lease)?;
-        } else {
-            self.agent.settle(lease, Some(spent))?;
-        }
+        account.end(&*self.agent, lease)?;
         // Without a receipt the note stays, and the next start writes one.
         let entry = recorded?;
         OpenLease::clear(&self.workspace.project)?;
