@@ -10,14 +10,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cryoflux::clock::Timestamp;
-use cryoflux::energy::agent::Listen;
-use cryoflux::energy::agent::server::serve;
-use cryoflux::energy::agent::{AgentSettings, JouleAgent, LocalAgent};
+use cryoflux::energy::agent::{AgentSettings, Door, JouleAgent, Listen, LocalAgent};
 use cryoflux::energy::probes::powercap_probes;
 use cryoflux::energy::probes::sim::{Sensor, Simulated, Trace};
 use cryoflux::energy::{
@@ -110,19 +108,14 @@ fn takes_over_http(how: &str, beat: Duration) {
     let probes = vec![board(&clock)];
     let agent = Arc::new(agent(folder.path(), bucket, probes, clock));
     let (stop, stopped) = watch::channel(false);
-    let (ready, readied) = mpsc::channel();
-    let server = thread::spawn({
-        let agent = Arc::clone(&agent);
-        let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
-        move || {
-            serve(agent, &listen, None, stopped, |at| {
-                ready.send(at.clone()).unwrap();
-            })
-        }
-    });
-    let Listen::Tcp(at) = readied.recv().unwrap() else {
+    let door = Door::open(&Listen::Tcp("127.0.0.1:0".parse().unwrap()), None).unwrap();
+    let &Listen::Tcp(at) = door.at() else {
         panic!("no TCP");
     };
+    let server = thread::spawn({
+        let agent = Arc::clone(&agent);
+        move || door.serve(agent, stopped)
+    });
     let barrier = Barrier::new(THREADS + 1);
     let is_over = AtomicBool::new(false);
     let latencies = Mutex::new(Vec::new());

@@ -45,6 +45,9 @@ pub enum FileError {
     },
 }
 
+/// What is tried of a file that stays as it is.
+const READ: &str = "read";
+
 fn holder_note(holder: &str) -> String {
     match holder.trim() {
         "" => String::new(),
@@ -65,9 +68,16 @@ impl FileError {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Io { path, source, .. } => match source.kind() {
+            Self::Io {
+                action,
+                path,
+                source,
+            } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Some("the disk is full; free some space and run the same command again".into())
+                }
+                io::ErrorKind::PermissionDenied if *action == READ => {
+                    Some(format!("make {} readable for this user", path.display()))
                 }
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Some(
                     format!("make {} writable for this user", parent(path).display()),
@@ -96,7 +106,7 @@ fn parent(path: &Path) -> &Path {
 /// # Errors
 /// When the file cannot be read.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    fs::read(path).map_err(FileError::io("read", path))
+    fs::read(path).map_err(FileError::io(READ, path))
 }
 
 /// Reads a whole file, `None` when there is none.
@@ -107,7 +117,7 @@ pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(FileError::io("read", path)(error)),
+        Err(error) => Err(FileError::io(READ, path)(error)),
     }
 }
 
@@ -116,7 +126,7 @@ pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 /// # Errors
 /// When there is no such file.
 pub fn size(path: &Path) -> Result<u64, FileError> {
-    let metadata = fs::metadata(path).map_err(FileError::io("read", path))?;
+    let metadata = fs::metadata(path).map_err(FileError::io(READ, path))?;
     Ok(metadata.len())
 }
 

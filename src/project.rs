@@ -1,6 +1,7 @@
 //! Which folder is the project, and where things lie in it.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::pipeline::Diagnostic;
@@ -37,6 +38,14 @@ pub enum ProjectError {
     /// What was named is no folder.
     #[error("--project names {}, which is not a folder", .0.display())]
     NoFolder(PathBuf),
+    /// Something is called `cryo.toml` and cannot be read as a file.
+    #[error("{} {what}, not a file that can be read", path.display())]
+    NoSettings {
+        /// It.
+        path: PathBuf,
+        /// What it is instead.
+        what: String,
+    },
     /// The pipeline file is another project's.
     #[error("{} belongs to the project {}, but --project names {}", file.display(), its.display(), named.display())]
     Foreign {
@@ -69,6 +78,9 @@ impl ProjectError {
                 Some("name the folder that holds the cryo.toml, not one above or below it".into())
             }
             Self::NoFolder(_) => Some("check the path".into()),
+            Self::NoSettings { .. } => Some(
+                "mend it or move it away; an empty file called cryo.toml will do".into(),
+            ),
             Self::Foreign { .. } => {
                 Some("leave --project out, or name the project of the file".into())
             }
@@ -86,7 +98,7 @@ impl Project {
         let root = fs::canonicalize(folder).ok().filter(|root| root.is_dir());
         let root = root.ok_or_else(|| ProjectError::NoFolder(folder.to_owned()))?;
         let project = Self { root };
-        if project.is_founded() {
+        if project.is_founded()? {
             Ok(project)
         } else {
             Err(ProjectError::NotIn(folder.to_owned()))
@@ -100,13 +112,24 @@ impl Project {
     pub fn above(folder: &Path) -> Result<Self, ProjectError> {
         // In a path with `..` or links, the folder above is not what the text says.
         let start = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-        start
-            .ancestors()
-            .map(|root| Self {
+        for root in start.ancestors() {
+            let project = Self {
                 root: root.to_owned(),
-            })
-            .find(Self::is_founded)
-            .ok_or(ProjectError::NotAbove(start.clone()))
+            };
+            if project.is_founded()? {
+                return Ok(project);
+            }
+        }
+        Err(ProjectError::NotAbove(start))
+    }
+
+    /// The nearest one from a folder upwards, or else that folder, which is none.
+    ///
+    /// # Errors
+    /// When one that is there cannot be used.
+    pub fn above_or_here(folder: &Path) -> Result<Self, ProjectError> {
+        let above = or_none(Self::above(folder))?;
+        Ok(above.unwrap_or_else(|| Self::unfounded(folder)))
     }
 
     /// A folder that is no project, for what only looks and writes nothing.
@@ -116,9 +139,30 @@ impl Project {
         }
     }
 
-    /// Whether there is a `cryo.toml`.
-    pub fn is_founded(&self) -> bool {
-        self.root.join(SETTINGS_FILE).is_file()
+    /// Whether there is a `cryo.toml`. One that cannot be read is no reason to look further up:
+    /// the project there is another one.
+    fn is_founded(&self) -> Result<bool, ProjectError> {
+        let path = self.root.join(SETTINGS_FILE);
+        let there = match path.symlink_metadata() {
+            Ok(there) => there,
+            Err(error) if is_absent(&error) => return Ok(false),
+            Err(error) => {
+                let what = format!("cannot be looked at ({error})");
+                return Err(ProjectError::NoSettings { path, what });
+            }
+        };
+        let what = match path.metadata() {
+            // Only a file is opened: a pipe would wait for somebody to write.
+            Ok(found) if found.is_file() => match fs::File::open(&path) {
+                Ok(_) => return Ok(true),
+                Err(error) => format!("cannot be opened ({error})"),
+            },
+            Ok(found) if found.is_dir() => "is a folder".to_owned(),
+            Ok(_) => "is something else".to_owned(),
+            Err(error) if there.is_symlink() && is_absent(&error) => "is a link to nowhere".into(),
+            Err(error) => format!("cannot be looked at ({error})"),
+        };
+        Err(ProjectError::NoSettings { path, what })
     }
 
     /// The project of a pipeline file: the nearest one from the file upwards. A file that is not
@@ -132,7 +176,10 @@ impl Project {
         here: &Path,
     ) -> Result<Located, ProjectError> {
         let named = named.map(Self::named).transpose()?;
-        let own = named.clone().or_else(|| Self::above(here).ok());
+        let own = match &named {
+            Some(named) => Some(named.clone()),
+            None => or_none(Self::above(here))?,
+        };
         let from_own = || own.as_ref().map(|project| project.root.join(file));
         let found = if here.join(file).exists() {
             Some(file.to_owned())
@@ -147,6 +194,9 @@ impl Project {
         };
         let whole = here.join(&found);
         let its = Self::above(whole.parent().unwrap_or(here));
+        if let Err(error @ ProjectError::NoSettings { .. }) = &its {
+            return Err(error.clone());
+        }
         let (project, note) = match (named, its, own) {
             (Some(named), Ok(its), _) if named != its => {
                 return Err(ProjectError::Foreign {
@@ -279,6 +329,22 @@ impl Project {
     /// The index of a task.
     pub fn index(&self, task: &str) -> PathBuf {
         self.state().join("index").join(format!("{task}.duckdb"))
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// No project is none, and one that cannot be used is an error.
+fn or_none(found: Result<Project, ProjectError>) -> Result<Option<Project>, ProjectError> {
+    match found {
+        Ok(project) => Ok(Some(project)),
+        Err(ProjectError::NotAbove(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

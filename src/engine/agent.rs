@@ -25,7 +25,7 @@ pub fn open_agent(
         }
         // A command that comes and goes sees no other work: its own is all there is.
         None => {
-            let bucket = open_bucket(project, settings, Opener::Command)?;
+            let bucket = || open_bucket(project, settings, Opener::Command);
             let agent = start(project, settings, Inflow::Off, Purpose::OwnWork, bucket)?;
             Ok(Arc::new(agent))
         }
@@ -57,7 +57,7 @@ pub fn watching_here(
     settings: &Settings,
     purpose: Purpose,
 ) -> Result<LocalAgent, EngineError> {
-    let bucket = Bucket::for_watching()?;
+    let bucket = || Bucket::for_watching().map_err(EngineError::from);
     start(project, settings, Inflow::Off, purpose, bucket)
 }
 
@@ -66,7 +66,7 @@ pub fn watching_here(
 /// # Errors
 /// When there is no probe, or the bucket is held elsewhere.
 pub fn local_agent(project: &Project, settings: &Settings) -> Result<LocalAgent, EngineError> {
-    let bucket = open_bucket(project, settings, Opener::Agent)?;
+    let bucket = || open_bucket(project, settings, Opener::Agent);
     start(project, settings, settings.inflow, Purpose::Machine, bucket)
 }
 
@@ -75,7 +75,7 @@ fn start(
     settings: &Settings,
     inflow: Inflow,
     purpose: Purpose,
-    bucket: Bucket,
+    open: impl FnOnce() -> Result<Bucket, EngineError>,
 ) -> Result<LocalAgent, EngineError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let discovery = discover(&settings.sources, purpose, &clock)?;
@@ -87,7 +87,8 @@ fn start(
         idle_learn: settings.idle_learn,
         idle: settings.idle,
     };
-    Ok(LocalAgent::start(discovery, bucket, clock, settings)?)
+    // Where nothing can be looked for, no bucket is made.
+    Ok(LocalAgent::start(discovery, open()?, clock, settings)?)
 }
 
 /// An open accelerator raises idle power: it has a baseline of its own.

@@ -103,9 +103,12 @@ pub(super) fn refuse_lost_key(project: &Project) -> Result<(), EngineError> {
 pub(super) fn open_key(project: &Project, traces: &mut Traces) -> Result<NodeKey, EngineError> {
     let (private, public) = (project.private_key(), project.keys());
     let is_new = !private.exists();
+    if is_new {
+        // The public half may fail after the private one is there.
+        traces.made(private.clone());
+    }
     let key = NodeKey::load_or_create(&private, &public)?;
     if is_new {
-        traces.made(private);
         traces.made(public.join(format!("{}.pem", key.id())));
     }
     Ok(key)

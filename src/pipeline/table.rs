@@ -271,10 +271,10 @@ impl<'a, 'd> Table<'a, 'd> {
     }
 }
 
-/// A range in words; the end of a very large one is nobody's concern.
+/// A range in words.
 fn words(range: &Range<f64>) -> String {
     if range.end >= 1e12 {
-        format!("from {} up", range.start)
+        format!("from {} up, and below {:e}", range.start, range.end)
     } else {
         format!("at least {} and below {}", range.start, range.end)
     }

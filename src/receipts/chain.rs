@@ -91,6 +91,10 @@ impl ChainError {
                 "the next `cryo apply` moves the incomplete line to a file of its own and goes on"
                     .into()
             }
+            Self::Envelope {
+                cause: EnvelopeError::UnknownKey(id),
+                ..
+            } => format!("restore receipts/keys/{id}.pem from a backup; nothing was changed"),
             _ => "restore receipts/receipts.jsonl from a backup; nothing was changed".into(),
         }
     }

@@ -87,9 +87,6 @@ fn layer(name: &str, key: &str, value: &str) -> Result<SourceText, SettingsError
 pub(super) fn hub() -> Hub {
     let home = folder_from("HF_HOME", ".cache/huggingface")
         .unwrap_or_else(|| PathBuf::from("huggingface"));
-    let is_set = |name: &str| {
-        env::var(name).is_ok_and(|value| !["", "0", "false"].contains(&value.as_str()))
-    };
     Hub {
         endpoint: env::var("HF_ENDPOINT")
             .ok()
@@ -97,8 +94,14 @@ pub(super) fn hub() -> Hub {
             .unwrap_or_else(|| "https://huggingface.co".into()),
         folder: home.join("hub"),
         token: env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()),
-        offline: is_set("HF_HUB_OFFLINE"),
+        offline: env::var("HF_HUB_OFFLINE").is_ok_and(|value| is_on(&value)),
     }
+}
+
+/// Whether a switch is on, in the words that people use for it.
+fn is_on(value: &str) -> bool {
+    let value = value.trim().to_lowercase();
+    !["", "0", "false", "no", "off", "n", "f"].contains(&value.as_str())
 }
 
 /// A folder that a variable names, or one below the home folder.
@@ -112,4 +115,21 @@ pub(super) fn folder_from(variable: &str, below_home: &str) -> Option<PathBuf> {
 /// Whether output should be plain (<https://no-color.org>).
 pub fn no_color() -> bool {
     env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_is_off_in_every_spelling_of_no() {
+        for off in [
+            "", "0", "false", "False", "FALSE", "no", "No", "off", "OFF", " 0 ",
+        ] {
+            assert!(!is_on(off), "{off}");
+        }
+        for on in ["1", "true", "True", "yes", "ON"] {
+            assert!(is_on(on), "{on}");
+        }
+    }
 }

@@ -138,7 +138,8 @@ impl Settings {
         let own = own.map(|folder| folder.join("cryoflux/cryo.toml"));
         let mut layers = Vec::new();
         for path in own.into_iter().chain([project.join("cryo.toml")]) {
-            if path.exists() {
+            // A link to nowhere is a file that cannot be read.
+            if path.symlink_metadata().is_ok() {
                 layers.push(checked(&path)?);
             }
         }

@@ -7,18 +7,17 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cryoflux::clock::Timestamp;
 use cryoflux::digest::Digest;
 use cryoflux::energy::agent::client::AgentUrl;
-use cryoflux::energy::agent::server::serve;
 use cryoflux::energy::agent::{
-    AgentError, AgentSettings, JouleAgent, Listen, ListenError, LocalAgent, Relearn, RemoteAgent,
-    Status, Token, read_token,
+    AgentError, AgentSettings, Door, JouleAgent, Listen, ListenError, LocalAgent, Relearn,
+    RemoteAgent, Status, Token, read_token,
 };
 use cryoflux::energy::probes::sim::{Sensor, Simulated, Trace};
 use cryoflux::energy::{
@@ -100,12 +99,10 @@ impl Served {
     fn with(folder: &Path, listen: &Listen, token: Option<Token>) -> Self {
         let agent = Arc::new(local_agent(folder));
         let (stop, stopped) = watch::channel(false);
-        let (ready, readied) = mpsc::channel();
-        let (served, listen) = (Arc::clone(&agent), listen.clone());
-        let say = move |at: &Listen| ready.send(at.clone()).unwrap();
-        let run = move || serve(served, &listen, token, stopped, say).unwrap();
-        let thread = thread::spawn(run);
-        let at = readied.recv_timeout(Duration::from_secs(10)).unwrap();
+        let door = Door::open(listen, token).unwrap();
+        let at = door.at().clone();
+        let served = Arc::clone(&agent);
+        let thread = thread::spawn(move || door.serve(served, stopped).unwrap());
         // A Unix socket has no port.
         let port = at.to_string().rsplit(':').next().unwrap().parse();
         Self {
@@ -435,10 +432,16 @@ fn who_spends_shows_the_token_and_who_looks_need_not() {
     let token = read_token(&path).unwrap();
     // At an address that others reach.
     let public = Listen::Tcp("0.0.0.0:0".parse().unwrap());
-    let agent = Arc::new(local_agent(&folder.path().join("unserved")));
-    let (_stop, stopped) = watch::channel(false);
-    let refused = serve(agent, &public, None, stopped, |_| panic!("it listens"));
+    let refused = Door::open(&public, None).map(|_| ());
     assert!(matches!(refused, Err(ListenError::Public(_))));
+    // A socket has an owner, a port has none.
+    let socket = Listen::Unix(folder.path().join("agent.sock"));
+    let door = Door::open(&socket, None).unwrap();
+    assert!(!door.is_open_to_others());
+    door.close().unwrap();
+    assert!(!folder.path().join("agent.sock").exists());
+    let port = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+    assert!(Door::open(&port, None).unwrap().is_open_to_others());
     let served = Served::with(folder.path(), &public, Some(Token::new(&token)));
     let take_with = |shown: &str| {
         let headers = format!("{JSON}{}\r\n", shown.replace("TOKEN", &token));

@@ -196,6 +196,89 @@ fn a_first_run_that_fails_leaves_nothing_behind() {
     assert!(!lab.path("receipts").exists() && !lab.path(".cryo/key.pem").exists());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_first_run_that_cannot_write_its_key_or_listen_leaves_nothing_behind() {
+    let lab = Lab::new();
+    std::os::unix::fs::symlink("nowhere/at/all", lab.path("receipts")).unwrap();
+    assert_ne!(lab.apply().code, 0);
+    assert!(
+        !lab.path(".cryo").exists(),
+        "{:?}",
+        names(&lab.path(".cryo"))
+    );
+    assert!(lab.path("receipts").is_symlink());
+    lab.write("notes.txt", "kept");
+    for at in ["unix:notes.txt", "192.0.2.1:1", "0.0.0.0:0"] {
+        lab.cryo(&["agent", "--listen", at]).expect(3);
+        assert!(!lab.path(".cryo").exists(), "{at}");
+    }
+}
+
+#[test]
+fn an_agent_that_cannot_start_takes_its_socket_away() {
+    let lab = Lab::new();
+    lab.write(".cryo/bucket/journal.jsonl", "no journal\n\n");
+    let run = lab.cryo(&["agent", "--listen", "unix:agent.sock"]);
+    assert!(run.code != 0 && !lab.path("agent.sock").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_cryo_toml_that_is_no_file_does_not_lead_to_the_project_above() {
+    let lab = Lab::new();
+    lab.write(
+        "inner/p.toml",
+        &fs::read_to_string(lab.path("p.toml")).unwrap(),
+    );
+    let settings = lab.path("inner/cryo.toml");
+    let refused = |what: &str| {
+        for args in [
+            &["bucket", "grant", "5"][..],
+            &["history"],
+            &["plan", "p.toml"],
+            &["--project", ".", "history"],
+            &["meter", "--seconds", "0.5"],
+            &["model", "list"],
+        ] {
+            let run = cryo_in(&lab.path("inner"), args).expect(3);
+            let part = format!("inner/cryo.toml {what}");
+            assert!(run.stderr.contains(&part), "{args:?}: {}", run.stderr);
+        }
+        let run = lab.cryo(&["plan", "inner/p.toml"]).expect(3);
+        assert!(run.stderr.contains(what), "{}", run.stderr);
+    };
+    fs::create_dir(&settings).unwrap();
+    refused("is a folder");
+    fs::remove_dir(&settings).unwrap();
+    std::os::unix::fs::symlink("nowhere", &settings).unwrap();
+    refused("is a link to nowhere");
+    fs::remove_file(&settings).unwrap();
+    assert!(!lab.path(".cryo").exists());
+    // Joules that go to a project further up say which.
+    let run = cryo_in(&lab.path("inner"), &["bucket", "grant", "5"]).expect(0);
+    assert!(
+        run.stderr.contains("note: the project is "),
+        "{}",
+        run.stderr
+    );
+    let run = lab.cryo(&["bucket", "grant", "5"]).expect(0);
+    assert!(!run.stderr.contains("the project is"), "{}", run.stderr);
+}
+
+#[test]
+fn a_key_that_is_gone_is_named() {
+    let lab = Lab::new();
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    fs::remove_dir_all(lab.path("receipts/keys")).unwrap();
+    let run = lab.cryo(&["history"]).expect(14);
+    assert!(
+        run.stderr.contains("restore receipts/keys/"),
+        "{}",
+        run.stderr
+    );
+}
+
 #[test]
 fn deleted_receipts_are_missed_and_no_second_chain_begins() {
     let lab = Lab::new();

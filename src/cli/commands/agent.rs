@@ -7,8 +7,7 @@ use tokio::sync::watch;
 use super::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::energy::agent::server::serve;
-use crate::energy::agent::{Listen, Token, read_token};
+use crate::energy::agent::{Door, Token, read_token};
 use crate::engine::{EngineError, local_agent};
 use crate::settings::listen_at;
 
@@ -27,9 +26,16 @@ pub fn run(context: &Context<'_>, listen: Option<&str>) -> Result<Exit, CliError
         .map(|path| read_token(path).map(|text| Token::new(&text)))
         .transpose()
         .map_err(EngineError::from)?;
-    let is_open = token.is_none();
     context.bucket_policy()?;
-    let agent = Arc::new(local_agent(&context.project, settings)?);
+    // Where it cannot listen, no bucket is made.
+    let door = Door::open(&listen, token).map_err(EngineError::from)?;
+    let agent = match local_agent(&context.project, settings) {
+        Ok(agent) => Arc::new(agent),
+        Err(error) => {
+            door.close().map_err(EngineError::from)?;
+            return Err(error.into());
+        }
+    };
     for probe in agent.probes() {
         output.note(format!("meter     {} ({})", probe.name, probe.provenance));
     }
@@ -39,16 +45,15 @@ pub fn run(context: &Context<'_>, listen: Option<&str>) -> Result<Exit, CliError
         let _ = stop.send(true);
     })
     .map_err(|error| CliError::invalid(format!("Ctrl-C cannot be caught: {error}")))?;
-    let ready = |at: &Listen| {
-        output.note(format!("agent     listens at {at}"));
-        output.note(format!(
-            "          use it: agent_url = \"{at}\" in cryo.toml"
-        ));
-        if is_open {
-            output.note("          no token is set, so every user of this machine can take joules");
-        }
-    };
-    serve(Arc::clone(&agent), &listen, token, stopped, ready).map_err(EngineError::from)?;
+    let at = door.at();
+    output.note(format!("agent     listens at {at}"));
+    output.note(format!(
+        "          use it: agent_url = \"{at}\" in cryo.toml"
+    ));
+    if door.is_open_to_others() {
+        output.note("          no token is set, so every user of this machine can take joules");
+    }
+    door.serve(agent, stopped).map_err(EngineError::from)?;
     output.note("agent     stopped; its accounts are saved");
     Ok(Exit::Done)
 }

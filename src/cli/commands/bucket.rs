@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Context;
+use super::{Context, here};
 use crate::cli::args::BucketCommand;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
@@ -66,6 +66,11 @@ fn grant(context: &Context<'_>, joules: f64) -> Result<BucketView, CliError> {
         }
         None => {
             context.bucket_policy()?;
+            let root = context.project.root();
+            if std::fs::canonicalize(here()?).ok().as_deref() != Some(root) {
+                let note = format!("note: the project is {}", root.display());
+                context.output.note(note);
+            }
             let bucket = open_bucket(&context.project, &context.settings, Opener::Command)?;
             let added = bucket.grant(wanted)?;
             let now = bucket.now();

@@ -58,7 +58,7 @@ impl<'a> Context<'a> {
         let here = here()?;
         let project = match named {
             Some(folder) => Project::named(folder)?,
-            None => Project::above(&here).unwrap_or_else(|_| Project::unfounded(&here)),
+            None => Project::above_or_here(&here)?,
         };
         Self::of(project, output)
     }

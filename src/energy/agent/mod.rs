@@ -2,6 +2,7 @@
 //! process ([`LocalAgent`]) or behind a socket ([`RemoteAgent`]); who uses it cannot tell.
 
 pub mod client;
+mod door;
 mod idle;
 mod listen;
 mod local;
@@ -17,6 +18,7 @@ mod wire;
 use std::time::Duration;
 
 pub use client::RemoteAgent;
+pub use door::Door;
 pub use listen::{Listen, ListenError};
 pub use local::{AgentSettings, LocalAgent};
 pub use token::{Token, read_token};

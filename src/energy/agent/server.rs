@@ -1,8 +1,7 @@
-//! The agent behind a socket: HTTP/1.1 on loopback or on a Unix socket.
+//! What the agent answers: HTTP/1.1, path by path.
 
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,21 +13,13 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use super::super::baseline::{BaselineError, IdleState};
 use super::super::bucket::{Closed, LeaseId, Refusal, Take};
-use super::listen::{Listen, ListenError};
-use super::patience::Patient;
-#[cfg(unix)]
-use super::socket::OwnSocket;
+use super::listen::Listen;
 use super::token::Token;
 use super::wire::{
     ClosedBody, ErrorBody, GrantBody, GrantedBody, LearnBody, LeaseBody, ProgressBody, StirBody,
@@ -43,10 +34,8 @@ use crate::units::Joules;
 pub const DEFAULT_PORT: u16 = 8787;
 /// No request is larger.
 const LARGEST_BODY: usize = 16 * 1024;
-/// Connections at a time; the others are told to come back.
-const MOST_CONNECTIONS: usize = 256;
 /// A client that sends nothing for so long is cut off.
-const SLOWEST_REQUEST: Duration = Duration::from_secs(10);
+pub(super) const SLOWEST_REQUEST: Duration = Duration::from_secs(10);
 /// A lease of a client that says nothing else.
 const DEFAULT_TTL_SECONDS: f64 = 3600.0;
 const LONGEST_PURPOSE: usize = 200;
@@ -54,15 +43,11 @@ const LONGEST_PURPOSE: usize = 200;
 const USUAL_HISTORY: usize = 20;
 /// The most records that one answer has.
 pub(super) const LONGEST_HISTORY: usize = 1000;
-/// How often expired leases are charged and accounts put on disk.
-const TIDY_EVERY: Duration = Duration::from_secs(10);
-const TOO_MANY: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
 /// The description of everything here.
 const OPENAPI: &str = include_str!("../../../schemas/agent.json");
 
 #[derive(Clone)]
-struct Shared {
+pub(super) struct Shared {
     agent: Arc<LocalAgent>,
     token: Option<Token>,
     is_local: bool,
@@ -70,143 +55,20 @@ struct Shared {
     learning: Arc<Semaphore>,
 }
 
-/// Serves until `stop` is true.
-///
-/// # Errors
-/// When it cannot listen.
-pub fn serve(
-    agent: Arc<LocalAgent>,
-    listen: &Listen,
-    token: Option<Token>,
-    stop: watch::Receiver<bool>,
-    ready: impl FnOnce(&Listen),
-) -> Result<(), ListenError> {
-    let failed = |source| ListenError::Address {
-        at: listen.to_string(),
-        source,
-    };
-    if let Listen::Tcp(address) = listen
-        && !address.ip().is_loopback()
-        && token.is_none()
-    {
-        return Err(ListenError::Public(address.ip()));
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(failed)?;
-    let shared = Shared {
-        agent: Arc::clone(&agent),
-        token,
-        is_local: !matches!(listen, Listen::Tcp(address) if !address.ip().is_loopback()),
-        learning: Arc::new(Semaphore::new(1)),
-    };
-    let result = runtime.block_on(async {
-        tokio::spawn(tidy(agent));
-        let router = router(shared);
-        match listen {
-            Listen::Tcp(address) => {
-                let listener = TcpListener::bind(address).await.map_err(failed)?;
-                let at = listener.local_addr().map_err(failed)?;
-                ready(&Listen::Tcp(at));
-                accept(router, stop, async || {
-                    let (stream, _) = listener.accept().await?;
-                    // Answers are one small write each.
-                    stream.set_nodelay(true)?;
-                    Ok(stream)
-                })
-                .await;
-                Ok(())
-            }
-            Listen::Unix(path) => unix(path, router, stop, || ready(listen)).await,
+impl Shared {
+    /// What all requests share.
+    pub fn new(agent: Arc<LocalAgent>, token: Option<Token>, listen: &Listen) -> Self {
+        Self {
+            agent,
+            token,
+            is_local: !matches!(listen, Listen::Tcp(address) if !address.ip().is_loopback()),
+            learning: Arc::new(Semaphore::new(1)),
         }
-    });
-    // Work on the disk that was begun is finished.
-    runtime.shutdown_timeout(Duration::from_secs(5));
-    result
-}
-
-#[cfg(unix)]
-async fn unix(
-    path: &Path,
-    router: Router,
-    stop: watch::Receiver<bool>,
-    ready: impl FnOnce(),
-) -> Result<(), ListenError> {
-    let socket = OwnSocket::bind(path)?;
-    ready();
-    accept(router, stop, async || Ok(socket.accept().await?.0)).await;
-    socket.remove()
-}
-
-#[cfg(not(unix))]
-async fn unix(
-    _path: &Path,
-    _router: Router,
-    _stop: watch::Receiver<bool>,
-    _ready: impl FnOnce(),
-) -> Result<(), ListenError> {
-    Err(ListenError::NoUnixSockets)
-}
-
-async fn tidy(agent: Arc<LocalAgent>) {
-    let mut every = tokio::time::interval(TIDY_EVERY);
-    loop {
-        every.tick().await;
-        let agent = Arc::clone(&agent);
-        // A disk that fails shows in every take, a missing baseline in every sample; both are
-        // tried again in a while.
-        let _ = tokio::task::spawn_blocking(move || {
-            agent.tidy()?;
-            agent.learn_where_missing()
-        })
-        .await;
     }
 }
 
-/// Accepts connections, so many at a time, until it is told to stop.
-async fn accept<S>(
-    router: Router,
-    mut stop: watch::Receiver<bool>,
-    mut next: impl AsyncFnMut() -> io::Result<S>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    loop {
-        let stream = tokio::select! {
-            stream = next() => stream,
-            _ = stop.wait_for(|stop| *stop) => return,
-        };
-        let Ok(mut stream) = stream else {
-            // Out of file handles, or a connection that was gone at once: others may do better.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tokio::spawn(async move {
-                use tokio::io::AsyncWriteExt;
-                let said = tokio::time::timeout(Duration::from_secs(1), stream.write_all(TOO_MANY));
-                // Nothing is lost with the answer to a client that is gone.
-                let _ = said.await;
-            });
-            continue;
-        };
-        let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(async move {
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new())
-                .header_read_timeout(SLOWEST_REQUEST)
-                .max_buf_size(64 * 1024);
-            // A client that breaks off is its own affair.
-            let stream = TokioIo::new(Patient::new(stream, SLOWEST_REQUEST));
-            let _ = http.serve_connection(stream, service).await;
-            drop(place);
-        });
-    }
-}
-
-fn router(shared: Shared) -> Router {
+/// Every path, and who may use it.
+pub(super) fn router(shared: Shared) -> Router {
     let spending = Router::new()
         .route("/v1/take", post(take))
         .route("/v1/settle", post(settle))

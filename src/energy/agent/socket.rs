@@ -3,7 +3,7 @@
 use std::fs::{self, FileType, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream as Stream};
@@ -26,7 +26,7 @@ pub(super) struct OwnSocket {
 
 impl OwnSocket {
     /// Listens at a path where nothing lies, or where an agent that was killed left its socket.
-    pub fn bind(path: &Path) -> Result<Self, ListenError> {
+    pub async fn bind(path: &Path) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Address {
             at: path.display().to_string(),
             source,
@@ -38,7 +38,7 @@ impl OwnSocket {
             });
         }
         match fs::symlink_metadata(path) {
-            Ok(there) => remove_left_over(path, &there)?,
+            Ok(there) => remove_left_over(path, &there).await?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
@@ -72,7 +72,7 @@ fn identity(file: &Metadata) -> (u64, u64) {
 }
 
 /// Removes what an agent of this user left when it was killed, and nothing else.
-fn remove_left_over(path: &Path, there: &Metadata) -> Result<(), ListenError> {
+async fn remove_left_over(path: &Path, there: &Metadata) -> Result<(), ListenError> {
     let kind = there.file_type();
     if !kind.is_socket() {
         return Err(ListenError::NotASocket {
@@ -84,8 +84,12 @@ fn remove_left_over(path: &Path, there: &Metadata) -> Result<(), ListenError> {
         path: path.to_owned(),
         cause,
     };
-    match UnixStream::connect(path) {
+    // It does not block: who listens and is too busy to answer would hold this up for ever.
+    match Stream::connect(path).await {
         Ok(_) => Err(ListenError::InUse(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(ListenError::InUse(path.to_owned()))
+        }
         Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => {
             Err(foreign(error.to_string()))
         }
@@ -93,8 +97,22 @@ fn remove_left_over(path: &Path, there: &Metadata) -> Result<(), ListenError> {
             "its mode is {:03o}, and this program gives {MODE:03o}",
             there.mode() & 0o777
         ))),
+        Err(_) if there.uid() != own_user()? => {
+            Err(foreign(format!("it belongs to user {}", there.uid())))
+        }
         Err(_) => Ok(files::remove(path)?),
     }
+}
+
+/// Whoever owns a file that this process makes.
+fn own_user() -> Result<u32, ListenError> {
+    let folder = files::temporary_folder()?;
+    let made = fs::metadata(folder.path());
+    let made = made.map_err(|source| ListenError::Address {
+        at: folder.path().display().to_string(),
+        source,
+    })?;
+    Ok(made.uid())
 }
 
 fn what_is(kind: FileType) -> &'static str {
@@ -113,8 +131,8 @@ fn what_is(kind: FileType) -> &'static str {
 mod tests {
     use super::*;
 
-    fn refusal(path: &Path) -> String {
-        OwnSocket::bind(path).err().unwrap().to_string()
+    async fn refusal(path: &Path) -> String {
+        OwnSocket::bind(path).await.err().unwrap().to_string()
     }
 
     #[tokio::test]
@@ -131,35 +149,71 @@ mod tests {
             ("link", "is a link"),
             ("dangling", "is a link"),
         ] {
-            let said = refusal(&at(name));
+            let said = refusal(&at(name)).await;
             assert!(said.contains(what) && said.contains(name), "{said}");
         }
         assert_eq!(fs::read_to_string(at("notes.txt")).unwrap(), "kept");
         assert!(at("link").is_symlink() && at("dangling").is_symlink());
         // Somebody listens.
         let other = std::os::unix::net::UnixListener::bind(at("live")).unwrap();
-        assert!(refusal(&at("live")).contains("another program listens"));
+        assert!(
+            refusal(&at("live"))
+                .await
+                .contains("another program listens")
+        );
         // Nobody does, but it has another program's mode.
         drop(other);
         fs::set_permissions(at("live"), Permissions::from_mode(0o755)).unwrap();
-        assert!(refusal(&at("live")).contains("its mode is 755"));
+        assert!(refusal(&at("live")).await.contains("its mode is 755"));
         assert!(at("live").exists());
         let long = at(&"x".repeat(120));
-        assert!(refusal(&long).contains("at most"), "{}", refusal(&long));
+        assert!(refusal(&long).await.contains("at most"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_socket_whose_queue_is_full_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("busy");
+        let socket = tokio::net::UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let _listens = socket.listen(1).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(MODE)).unwrap();
+        let mut queue = Vec::new();
+        let full = loop {
+            match Stream::connect(&path).await {
+                Ok(stream) => queue.push(stream),
+                Err(error) => break error.kind(),
+            }
+        };
+        assert_eq!(full, io::ErrorKind::WouldBlock);
+        assert!(refusal(&path).await.contains("another program listens"));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_another_user_left_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("theirs");
+        drop(OwnSocket::bind(&path).await.unwrap());
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(&path, Some(own_user().unwrap() + 1), None).is_ok() {
+            assert!(refusal(&path).await.contains("it belongs to user"));
+            assert!(path.exists());
+        }
     }
 
     #[tokio::test]
     async fn what_a_killed_agent_left_is_taken_over_and_only_ones_own_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.sock");
-        drop(OwnSocket::bind(&path).unwrap());
+        drop(OwnSocket::bind(&path).await.unwrap());
         assert!(path.exists(), "a killed agent removes nothing");
-        let again = OwnSocket::bind(&path).unwrap();
+        let again = OwnSocket::bind(&path).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, MODE);
         again.remove().unwrap();
         assert!(!path.exists());
         // Another file came in its place.
-        let mine = OwnSocket::bind(&path).unwrap();
+        let mine = OwnSocket::bind(&path).await.unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "another's").unwrap();
         mine.remove().unwrap();
