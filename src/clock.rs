@@ -51,11 +51,17 @@ impl Timestamp {
         )
     }
 
-    /// For people: `2026-11-23 14:38 UTC`.
-    pub fn human(self) -> String {
-        DateTime::from_timestamp_millis(self.0).map_or_else(
-            || "at an unknown time".to_owned(),
-            |time| time.format("%Y-%m-%d %H:%M UTC").to_string(),
+    /// For what happens from then on: on the same clock, the next whole minute with its zone,
+    /// `2026-11-23 15:39 +01:00`.
+    pub fn local_minute(self) -> String {
+        const MINUTE: i64 = 60_000;
+        let up = self.0.saturating_add(MINUTE - 1).div_euclid(MINUTE) * MINUTE;
+        DateTime::from_timestamp_millis(up).map_or_else(
+            || "an unknown time".to_owned(),
+            |time| {
+                let time = time.with_timezone(&Local);
+                time.format("%Y-%m-%d %H:%M %:z").to_string()
+            },
         )
     }
 }

@@ -86,7 +86,7 @@ impl FileError {
                 _ => None,
             },
             Self::Locked { .. } => {
-                Some("wait until it is done; the lock goes with its process".into())
+                Some("wait for it to finish; the lock is released when it exits".into())
             }
             Self::NotUtf8 { .. } => Some("save the file as UTF-8".into()),
         }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::energy::{Affordable, Provenance, Short};
 use crate::pipeline::{Pipeline, Task};
 use crate::task::TaskKind;
-use crate::units::{Joules, count};
+use crate::units::{Joules, count, counted};
 
 /// Everything that planning may know, gathered beforehand.
 #[derive(Debug, Clone)]
@@ -38,8 +38,8 @@ pub enum WorkFacts {
         rows: u64,
         /// Rows whose vectors are not there yet.
         missing: u64,
-        /// Rows that are in the index and no longer in the data.
-        stale: bool,
+        /// Rows that are in the index and no longer in the data; `None` if the two agree.
+        stale: Option<u64>,
     },
     /// An update of the model.
     Lora {
@@ -130,7 +130,11 @@ pub fn plan(
         let (decision, reason) = decide(task, known, facts, &planned, |joules| {
             shortfall(level, joules)
         });
-        let expected = mean(&known.past);
+        // Taking rows out of an index computes nothing.
+        let expected = match known.work {
+            WorkFacts::Index { missing: 0, .. } => Some(Joules::ZERO),
+            _ => mean(&known.past),
+        };
         if decision == Decision::Run {
             // A task without history may use all of its budget.
             level -= expected.unwrap_or(task.budget);
@@ -188,28 +192,30 @@ fn decide(
         WorkFacts::Index {
             rows,
             missing: 0,
-            stale: false,
+            stale: None,
         } => {
             return (
                 Decision::Skip,
-                format!("the index has all {} rows", count(rows)),
+                match rows {
+                    1 => "the index has the only row".to_owned(),
+                    _ => format!("the index has all {} rows", count(rows)),
+                },
             );
         }
         WorkFacts::Index {
             rows,
             missing: 0,
-            stale: true,
-        } => {
-            format!(
-                "all {} rows are in the index, and some that are no longer in the data",
-                count(rows)
-            )
-        }
+            stale: Some(stale),
+        } => match stale {
+            0 => format!("the {} have another order", counted(rows, "row")),
+            _ => format!("{} to remove", counted(stale, "row")),
+        },
         WorkFacts::Index { rows, missing, .. } => {
+            let are = if missing == 1 { "is" } else { "are" };
             format!(
-                "{} of {} rows are not in the index",
+                "{} of {} {are} not in the index",
                 count(missing),
-                count(rows)
+                counted(rows, "row")
             )
         }
         WorkFacts::Lora {
@@ -218,8 +224,8 @@ fn decide(
             ..
         } if looks >= looks_budget => {
             let reason = format!(
-                "all {} looks at the gate split are used up; it needs a fresh one",
-                count(looks_budget)
+                "all {} are used up; name a gate file with new rows",
+                counted(looks_budget, "look")
             );
             return (Decision::Deny, reason);
         }
@@ -231,15 +237,16 @@ fn decide(
             looks_budget,
         } => {
             let news = match (version, unseen) {
-                (0, _) => format!("no version yet; {} new rows", count(unseen)),
+                (0, _) => format!("no version yet; {}", counted(unseen, "new row")),
                 (_, 0) => format!(
                     "all {} rows have been used; training would reuse them",
                     count(rows)
                 ),
                 _ => format!(
-                    "{} of {} rows have not been used yet",
+                    "{} of {} {} not been used yet",
                     count(unseen),
-                    count(rows)
+                    counted(rows, "row"),
+                    if unseen == 1 { "has" } else { "have" }
                 ),
             };
             let (look, of) = (count(looks + 1), count(looks_budget));
@@ -252,7 +259,12 @@ fn decide(
         let found = facts.provenance.map_or("no probe", Provenance::as_str);
         return (
             Decision::Deny,
-            format!("joules would be {found}; min_provenance is {least}"),
+            match facts.provenance {
+                Some(Provenance::Modelled) => format!(
+                    "this machine can only estimate joules (modelled); min_provenance requires {least}"
+                ),
+                _ => format!("joules would be {found}; min_provenance requires {least}"),
+            },
         );
     }
     match shortfall(task.budget) {
@@ -264,14 +276,14 @@ fn decide(
 /// Why a task waits for joules, and until when.
 pub fn short_reason(budget: Joules, short: &Short) -> String {
     let until = match short.affordable {
-        Affordable::At(time) => format!("affordable at {}", time.human()),
+        Affordable::At(time) => format!("; the allowance will cover it at {}", time.local_minute()),
         Affordable::NeverWithoutGrant => {
-            "there is no allowance; see `cryo bucket grant`".to_owned()
+            " and no allowance fills it; add joules with `cryo bucket grant`".to_owned()
         }
-        Affordable::AboveCap(cap) => format!("the bucket never holds more than {}", cap.human()),
+        Affordable::AboveCap(cap) => format!("; the bucket never holds more than {}", cap.human()),
     };
     format!(
-        "the budget is {}, but the bucket holds {}; {until}",
+        "the budget is {}, but the bucket holds {}{until}",
         budget.human(),
         short.level.human()
     )
@@ -327,7 +339,7 @@ mod tests {
                     work: WorkFacts::Index {
                         rows: 10,
                         missing: 3,
-                        stale: false,
+                        stale: None,
                     },
                 },
                 TaskFacts {
@@ -387,7 +399,7 @@ mod tests {
         known.tasks[0].work = WorkFacts::Index {
             rows: 10,
             missing: 0,
-            stale: false,
+            stale: None,
         };
         known.tasks[1].work = WorkFacts::Lora {
             rows: 10,
@@ -404,7 +416,7 @@ mod tests {
         assert_eq!(first.0, Decision::Deny);
         assert_eq!(
             first.1,
-            "joules would be modelled; min_provenance is counter"
+            "this machine can only estimate joules (modelled); min_provenance requires counter"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Which folder is the project, and where things lie in it.
+//! Which folder is the project, and where its files are.
 
 use std::fs;
 use std::io;
@@ -35,8 +35,8 @@ pub enum ProjectError {
     /// The folder that was named is no project.
     #[error("--project names {}, and there is no cryo.toml in it", .0.display())]
     NotIn(PathBuf),
-    /// What was named is no folder.
-    #[error("--project names {}, which is not a folder", .0.display())]
+    /// What was named is not a folder.
+    #[error("{} is not a folder", .0.display())]
     NoFolder(PathBuf),
     /// Something is called `cryo.toml` and cannot be read as a file.
     #[error("{} {what}, not a file that can be read", path.display())]
@@ -93,7 +93,7 @@ impl Project {
     /// The folder that a person named: that one or none.
     ///
     /// # Errors
-    /// When it is no folder or holds no `cryo.toml`.
+    /// When it is not a folder or holds no `cryo.toml`.
     pub fn named(folder: &Path) -> Result<Self, ProjectError> {
         let root = fs::canonicalize(folder).ok().filter(|root| root.is_dir());
         let root = root.ok_or_else(|| ProjectError::NoFolder(folder.to_owned()))?;
@@ -208,15 +208,12 @@ impl Project {
             (Some(named), _, _) => (named, None),
             (None, Ok(its), own) => {
                 let is_elsewhere = own.as_ref() != Some(&its);
-                let note = format!(
-                    "the project is {}, the one of the pipeline file",
-                    its.shown()
-                );
+                let note = format!("using project {} (from the pipeline file)", its.shown());
                 (its, is_elsewhere.then_some(note))
             }
             (None, Err(_), Some(own)) => {
                 let note = format!(
-                    "the pipeline file is in no project; using that of the current folder, {}",
+                    "this file is not inside a project; using the current folder's project, {}",
                     own.shown()
                 );
                 (own, Some(note))
@@ -402,7 +399,7 @@ mod tests {
         assert_eq!((plain.project.root, plain.note), (root.join("a"), None));
         let other = find("../b/pipelines/p.toml", None, "a").unwrap();
         assert_eq!(other.project.root(), root.join("b"));
-        assert!(other.note.unwrap().contains("the one of the pipeline file"));
+        assert!(other.note.unwrap().contains("(from the pipeline file)"));
         let from_nowhere = find("../a/p.toml", None, "none").unwrap();
         assert_eq!(from_nowhere.project.root(), root.join("a"));
         assert!(from_nowhere.note.is_some());
@@ -416,7 +413,7 @@ mod tests {
         // A file of no project runs in that of the folder, and says so.
         let stray = find("../none/p.toml", None, "a").unwrap();
         assert_eq!(stray.project.root(), root.join("a"));
-        assert!(stray.note.unwrap().contains("in no project"));
+        assert!(stray.note.unwrap().contains("not inside a project"));
         assert!(matches!(
             find("p.toml", None, "none"),
             Err(ProjectError::NotAbove(_))

@@ -257,6 +257,12 @@ pub fn count(number: u64) -> String {
     grouped(&number.to_string())
 }
 
+/// A count with its noun: `1 row`, `5,000 rows`.
+pub fn counted(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", count(number))
+}
+
 /// A decimal text for people, with commas in its whole part: `-8,000.500000`.
 pub fn grouped(decimal: &str) -> String {
     let (whole, fraction) = decimal.split_at(decimal.find('.').unwrap_or(decimal.len()));
@@ -324,6 +330,8 @@ mod tests {
         ] {
             assert_eq!(count(number), text);
         }
+        assert_eq!(counted(1, "row"), "1 row");
+        assert_eq!(counted(5000, "row"), "5,000 rows");
         assert_eq!(grouped("-12345.678900"), "-12,345.678900");
         assert_eq!(Joules::from_smallest(8_000_000_000).human(), "8,000 J");
         assert_eq!(Joules::ZERO.human(), "0 J");

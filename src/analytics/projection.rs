@@ -13,7 +13,7 @@ use crate::receipts::{Chain, Statement};
 pub enum Sync {
     /// This many receipts were added.
     Added(u64),
-    /// The file did not fit the chain and was made anew.
+    /// The file did not fit the chain and was rebuilt.
     Rebuilt,
 }
 

@@ -14,7 +14,8 @@ Start with:
   cryo apply    run it
 
 Exit codes: 0 done, 1 error, 2 bad command line, 3 invalid input, 10 rejected, 11 no receipts,
-12 deferred, 13 failed, 14 a record was altered or is missing, 15 locked, 130 interrupted.";
+12 deferred, 13 failed, 14 a record was altered or is missing, 15 locked, 101 panic (a bug),
+130 interrupted.";
 
 /// Meters energy, spends it on learning, and proves what each joule bought.
 #[derive(Debug, Parser)]
@@ -36,7 +37,7 @@ pub struct Args {
 pub enum Command {
     /// Run a pipeline: plan, train, test the result on unseen rows, and record the energy.
     Apply {
-        /// The pipeline file; not needed where pipelines/ holds only one.
+        /// The pipeline file; not needed if pipelines/ holds only one.
         pipeline: Option<PathBuf>,
         /// Only this task; may be given several times.
         #[arg(long = "task", value_name = "NAME")]
@@ -44,7 +45,7 @@ pub enum Command {
     },
     /// Show what `apply` would do and why, and change nothing.
     Plan {
-        /// The pipeline file; not needed where pipelines/ holds only one.
+        /// The pipeline file; not needed if pipelines/ holds only one.
         pipeline: Option<PathBuf>,
     },
     /// Check pipeline files and report every error with file, line and column.
@@ -99,7 +100,7 @@ pub enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// Show one receipt, what matters most first.
+    /// Show one receipt, most important lines first.
     Show {
         /// `latest`, `head`, its seq, its task id, or the first digits of its hash.
         #[arg(default_value = "latest")]

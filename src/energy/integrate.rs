@@ -113,7 +113,7 @@ impl Integrator {
         }
     }
 
-    /// Time went by in which nothing could be read: what follows starts anew.
+    /// Time went by in which nothing could be read: what follows starts afresh.
     pub fn interrupt(&mut self, at: Mono, lost: Duration) {
         self.last = None;
         self.phase.forget();

@@ -27,6 +27,10 @@ pub fn check_files(
                 base.span.clone(),
                 format!("there is no model `{}`", base.value),
             )
+            .hint(format!(
+                "add [models.{}] to cryo.toml, see docs/settings.md",
+                base.value
+            ))
             .did_you_mean(&base.value, known),
         );
     }

@@ -25,7 +25,7 @@ pub enum EngineError {
     #[error("{} has {} error{}", .0.path, .1.len(), if .1.len() == 1 { "" } else { "s" })]
     Pipeline(SourceText, Vec<Diagnostic>),
     /// Training data shares texts with a holdout split.
-    #[error("training data shares {count} text{} with the {split} split: {rows}", if *.count == 1 { "" } else { "s" })]
+    #[error("{} in both the training data and the {split} split: {rows}", match *.count { 1 => "1 text is".to_owned(), many => format!("{} texts are", crate::units::count(many as u64)) })]
     Leakage {
         /// The split's name.
         split: &'static str,

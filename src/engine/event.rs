@@ -19,7 +19,7 @@ pub enum Event {
         probes: Vec<ProbeInfo>,
         /// The weakest provenance among them.
         provenance: Provenance,
-        /// What is taken off.
+        /// What is subtracted.
         baseline: Baseline,
     },
     /// Something a person should know.

@@ -6,12 +6,13 @@ use super::error::EngineError;
 use super::event::{Event, Events};
 use super::metered::{Metered, Phase};
 use super::session::{After, Session};
+use super::workspace::Workspace;
 use crate::analytics::{IndexRow, IndexState, IndexStore};
 use crate::learn::Embedding;
-use crate::model::{Encoder, Folder};
+use crate::model::Encoder;
 use crate::pipeline::Task;
 use crate::receipts::{IndexRecord, Receipt};
-use crate::units::{Joules, count};
+use crate::units::{Joules, count, counted};
 
 impl Session {
     pub(super) fn index(
@@ -24,8 +25,8 @@ impl Session {
     ) -> Result<After, EngineError> {
         let workspace = &self.workspace;
         let data = workspace.rows(task)?;
-        let folder = Folder::load(&workspace.cache.path(&workspace.entry))?;
-        workspace.check_digest(&folder, workspace.entry.sha256)?;
+        let path = workspace.cache.path(&workspace.entry);
+        let folder = Workspace::load_folder(&path, workspace.entry.sha256)?;
         receipt.base_model_hash = Some(folder.hash);
         let store = IndexStore::new(workspace.project.index(&task.name.value));
         let known = store.vectors(folder.hash);
@@ -40,10 +41,12 @@ impl Session {
             .encode_all(new.iter().copied(), folder.embed_tokens)?;
         let encoder = Encoder::new(&folder.config, &folder.weights, &self.compute.arithmetic);
         metered.mark(Phase::Train)?;
-        events(Event::Stage {
-            what: "embedding",
-            total: tokens.len() as u64,
-        });
+        if !tokens.is_empty() {
+            events(Event::Stage {
+                what: "embedding",
+                total: tokens.len() as u64,
+            });
+        }
         let mut embedding = Embedding::new(&encoder, &self.compute, &tokens);
         while let Some(done) = embedding.step() {
             metered.mark(Phase::Train)?;
@@ -94,8 +97,8 @@ impl Session {
         metered.mark(Phase::Eval)?;
         receipt.accepted = true;
         receipt.reason = format!(
-            "{} rows embedded, {} kept",
-            count(tokens.len() as u64),
+            "{} embedded, {} kept",
+            counted(tokens.len() as u64, "row"),
             count((rows.len() - tokens.len()) as u64)
         );
         receipt.index = Some(IndexRecord {

@@ -148,6 +148,7 @@ fn settle_dead_lease(
         end.complete(&mut receipt);
         let entry = records.chain.append(receipt, records.key)?.clone();
         events(Event::Recorded(Box::new(entry)));
+        return Ok(());
     }
     events(Event::Note(end.note(open)));
     Ok(())
@@ -170,18 +171,20 @@ impl End {
             Self::Forfeited(charged) => {
                 receipt.joules_forfeited = Some(charged);
                 receipt.reason = format!(
-                    "the process ended during the run and its joules were not fully measured, so {charged} J are charged, the whole lease"
+                    "the process died before its joules were measured, so the whole lease ({}) was charged",
+                    charged.human()
                 );
             }
             Self::Settled(charged) => {
                 receipt.joules_spent = Some(charged);
                 receipt.reason = format!(
-                    "the receipt of the run could not be written; {charged} J were measured and charged"
+                    "the receipt of the run could not be written; {} were measured and charged",
+                    charged.human()
                 );
             }
             Self::Lost => {
                 receipt.reason =
-                    "the process ended during the run, and the bucket that held its lease is gone"
+                    "the process died, and the bucket that held its lease is gone"
                         .into();
             }
         }

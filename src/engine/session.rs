@@ -149,7 +149,7 @@ impl Session {
         let baseline = agent.baseline(state, wanted, &mut |learning| {
             events(Event::LearningBaseline(learning));
         })?;
-        // A receipt cites it, so it lies beside the chain wherever it was learned.
+        // A receipt cites it, so it is kept beside the chain wherever it was learned.
         let path = baseline.freeze(&workspace.project.baselines())?;
         if !known.contains(&path) && workspace.settings.agent_url.is_none() {
             traces.made(path);

@@ -1,5 +1,6 @@
 //! A project with one of its pipelines, as found: nothing here changes anything.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::check::check_files;
@@ -21,7 +22,7 @@ use crate::versions::{Head, Versions, lineage};
 
 /// A project, its settings, a pipeline, and the chain so far.
 pub struct Workspace {
-    /// Where things lie.
+    /// Where its files are.
     pub project: Project,
     /// What belongs to the machine.
     pub settings: Settings,
@@ -100,19 +101,25 @@ impl Workspace {
         }))
     }
 
-    /// Refuses a folder whose weights are not those it is named by.
+    /// Reads a folder whose weights must be those it is named by.
     ///
     /// # Errors
-    /// Names the file and both digests.
-    pub fn check_digest(&self, folder: &Folder, expected: Digest) -> Result<(), EngineError> {
-        if folder.hash == expected {
-            return Ok(());
-        }
-        Err(EngineError::Altered {
-            path: folder.path.join(MODEL_FILE),
-            found: folder.hash,
+    /// Names the file and both digests, also if it can no longer be read as a model.
+    pub fn load_folder(path: &Path, expected: Digest) -> Result<Folder, EngineError> {
+        let file = path.join(MODEL_FILE);
+        let altered = |found| EngineError::Altered {
+            path: file.clone(),
+            found,
             expected,
-        })
+        };
+        match Folder::load(path) {
+            Ok(folder) if folder.hash == expected => Ok(folder),
+            Ok(folder) => Err(altered(folder.hash)),
+            Err(error) => match Digest::of_file(&file) {
+                Ok(found) if found != expected => Err(altered(found)),
+                _ => Err(error.into()),
+            },
+        }
     }
 
     /// The declaration of a task's data.
@@ -252,10 +259,11 @@ impl Workspace {
             return WorkFacts::Index {
                 rows,
                 missing: 0,
-                stale: false,
+                stale: None,
             };
         }
         let known = store.vectors(self.entry.sha256);
+        let present: HashSet<Digest> = data.rows.iter().map(|row| row.digest()).collect();
         WorkFacts::Index {
             rows,
             missing: data
@@ -263,7 +271,12 @@ impl Workspace {
                 .iter()
                 .filter(|row| !known.contains_key(&row.digest()))
                 .count() as u64,
-            stale: true,
+            stale: Some(
+                known
+                    .keys()
+                    .filter(|digest| !present.contains(*digest))
+                    .count() as u64,
+            ),
         }
     }
 

@@ -51,10 +51,7 @@ impl<'a, 'd> Table<'a, 'd> {
         let found = value.get_ref().type_str();
         self.report(Diagnostic::new(
             value.span(),
-            format!(
-                "`{key}` must be {expected}, this is {} {found}",
-                article(found)
-            ),
+            format!("`{key}` must be {expected}, not {} {found}", article(found)),
         ));
     }
 
@@ -274,7 +271,14 @@ impl<'a, 'd> Table<'a, 'd> {
 /// A range in words.
 fn words(range: &Range<f64>) -> String {
     if range.end >= 1e12 {
-        format!("from {} up, and below {:e}", range.start, range.end)
+        format!("at least {} and below {:e}", range.start, range.end)
+    } else if [range.start, range.end]
+        .iter()
+        .all(|end| end.fract() == 0.0)
+        && range.end > 2.0
+    {
+        // Whole numbers, whose range ends before its end.
+        format!("between {} and {}", range.start, range.end - 1.0)
     } else {
         format!("at least {} and below {}", range.start, range.end)
     }

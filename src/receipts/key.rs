@@ -158,7 +158,7 @@ impl Keyring {
                 continue;
             }
             let text = files::read_text(&path)?;
-            // A private key may lie beside the public ones in a test folder.
+            // A private key may be beside the public ones in a test folder.
             if text.contains("PRIVATE KEY") {
                 continue;
             }

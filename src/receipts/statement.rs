@@ -244,7 +244,7 @@ pub struct Energy {
     pub sigma: Option<SigmaRecord>,
     /// Measured gross energy over the lease.
     pub joules_gross: Joules,
-    /// Baseline power times time, taken off the gross.
+    /// Baseline power times time, subtracted from the gross.
     pub joules_idle: Joules,
     /// The lease: what was taken from the bucket before the start.
     pub joules_reserved: Joules,

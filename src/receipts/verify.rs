@@ -6,7 +6,7 @@ use super::chain::{Chain, Entry};
 use super::statement::{GateRecord, Kind, Receipt};
 use crate::digest::Digest;
 use crate::task::TaskKind;
-use crate::units::{Eta, Joules, Nats, count};
+use crate::units::{Eta, Joules, Nats, count, counted};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Report {
     }
 }
 
-/// Where the artefacts of receipts lie.
+/// Where the artefacts of receipts are.
 pub trait Artefacts {
     /// Digest of an adapter's weights as they are now; `None` when it is not here.
     fn adapter(&self, named: &Digest) -> Option<Digest>;
@@ -376,11 +376,19 @@ fn files(entries: &[Entry], artefacts: &dyn Artefacts) -> Finding {
     }
     let mut finding = ok(
         "artefacts",
-        format!("{} digests match their files", count(checked)),
+        match checked {
+            1 => "1 digest matches its file".to_owned(),
+            _ => format!("{} digests match their files", count(checked)),
+        },
     );
     if absent > 0 {
         finding.status = Status::Unchecked;
-        finding.text = format!("{}, {} files are missing", finding.text, count(absent));
+        finding.text = format!(
+            "{}, {} {} missing",
+            finding.text,
+            counted(absent, "file"),
+            if absent == 1 { "is" } else { "are" }
+        );
     }
     finding
 }

@@ -289,7 +289,7 @@ mod tests {
             (
                 "[bucket]\ncap_joules = -1\n",
                 2,
-                "`cap_joules` must be from 0 up",
+                "`cap_joules` must be at least 0",
                 "",
             ),
             (

@@ -241,7 +241,11 @@ fn a_short_bucket_defers_and_a_grant_helps() {
         "opening_grant_joules = 100\nallowance_watts = 10",
     );
     let run = lab.apply().expect(12);
-    assert!(run.stdout.contains("affordable at"), "{}", run.stdout);
+    assert!(
+        run.stdout.contains("the allowance will cover it at"),
+        "{}",
+        run.stdout
+    );
     let receipts = lab.history();
     assert_eq!(receipts.len(), 2);
     assert!(receipts.iter().all(|receipt| receipt["kind"] == "deferred"));

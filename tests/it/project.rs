@@ -60,14 +60,14 @@ fn a_pipeline_runs_in_its_own_project_wherever_one_stands() {
     let file = file.to_str().unwrap();
     let run = cryo_in(elsewhere.path(), &["apply", file, "--task", "index"]).expect(0);
     assert!(
-        run.stderr.contains("the one of the pipeline file"),
+        run.stderr.contains("(from the pipeline file)"),
         "{}",
         run.stderr
     );
     assert_eq!(names(elsewhere.path()), [] as [&str; 0]);
     assert_eq!(lab.history().len(), 1);
     let run = other.cryo(&["plan", file]).expect(0);
-    assert!(run.stderr.contains("the project is "), "{}", run.stderr);
+    assert!(run.stderr.contains("using project "), "{}", run.stderr);
     assert!(
         run.stdout.contains("skip"),
         "the index is there: {}",
@@ -392,7 +392,7 @@ fn settings_errors_have_a_line_and_variables_their_name() {
             "nowhere",
             "`nowhere` is not http://HOST:PORT",
         ),
-        ("JOULE_HZ", "0", "`hz` must be from 1 up"),
+        ("JOULE_HZ", "0", "`hz` must be at least 1"),
     ] {
         let run = lab.cryo_with(&["history"], &[(name, value)]).expect(3);
         assert!(

@@ -75,7 +75,7 @@ fn an_accepted_update_says_what_it_bought_and_what_to_try() {
         &first.stdout,
         &[
             "1,500 rows embedded, 0 kept",
-            "ACCEPTED  accuracy 50.0 % (a guess) -> ",
+            "ACCEPTED  accuracy 50.0 % (chance) -> ",
             " % on 400 rows; loss 0.693 -> ",
             "look 1 of 200",
             "trained on 480 examples in 15 steps",
@@ -140,7 +140,7 @@ fn a_rejected_update_shows_the_same_figures_and_no_prediction() {
     has(
         &run.stdout,
         &[
-            "REJECTED  accuracy 50.0 % (a guess) -> ",
+            "REJECTED  accuracy 50.0 % (chance) -> ",
             "on 400 rows; loss ",
             "look 1 of 200",
             "trained on 480 examples",
@@ -472,7 +472,7 @@ fn the_example_with_three_classes_ends_in_an_accept() {
         .expect(0);
     has(
         &run.stdout,
-        &["ACCEPTED  accuracy 33.3 % (a guess) -> 100.0 % on 40 rows"],
+        &["ACCEPTED  accuracy 33.3 % (chance) -> 100.0 % on 40 rows"],
     );
     let predicted = lab
         .cryo(&["predict", "Where does this road lead?", "--json"])

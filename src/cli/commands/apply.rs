@@ -43,13 +43,11 @@ pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Ex
     drop(session);
 
     let mut exit = Exit::Done;
-    for (name, outcome) in &outcomes {
+    for (_, outcome) in &outcomes {
         let worst = match outcome {
             TaskOutcome::Skipped => Exit::Done,
             TaskOutcome::Failed(failure) => {
-                context
-                    .output
-                    .note(format!("error: {name}: {}", failure.error));
+                // The receipt has said what went wrong.
                 if let Some(hint) = &failure.hint {
                     context.output.note(format!("hint: {hint}"));
                 }
@@ -237,7 +235,7 @@ fn next_steps(
 /// When a deferred task can run, or what makes it able to.
 fn until_affordable(context: &Context<'_>, short: &Short, again: &str) -> String {
     match short.affordable {
-        Affordable::At(time) => format!("{again}   # from {} on", time.local()),
+        Affordable::At(time) => format!("{again}   # from {} on", time.local_minute()),
         Affordable::NeverWithoutGrant => {
             let joules = short.missing.as_f64().ceil();
             context.command(&format!(

@@ -95,7 +95,7 @@ fn show(context: &Context<'_>, view: &BucketView) {
     }
     let accounts = &view.accounts;
     let level = view.level_joules;
-    output.say(format!(
+    output.prose(format!(
         "{} of at most {}, filled at {}",
         level.human(),
         view.cap_joules.human(),
@@ -126,9 +126,9 @@ fn show(context: &Context<'_>, view: &BucketView) {
         ('=', "level", level, "what can be spent now"),
     ] {
         let joules = grouped(&joules.to_string());
-        output.say(format!("{sign} {name:<10} {joules:>18} J  {what}"));
+        output.prose(format!("{sign} {name:<10} {joules:>18} J  {what}"));
     }
-    let say = |name: &str, text: String| output.say(format!("{name:<12} {text}"));
+    let say = |name: &str, text: String| output.prose(format!("{name:<12} {text}"));
     if accounts.gross > Joules::ZERO {
         say("metered", accounts.gross.human());
         for (name, joules, what) in [

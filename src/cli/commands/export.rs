@@ -10,6 +10,7 @@ use crate::cli::args::Pick;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::digest::Digest;
+use crate::engine::EngineError;
 use crate::files::{self, Staging};
 use crate::model::MODEL_FILE;
 
@@ -22,11 +23,18 @@ pub fn run(context: &Context<'_>, folder: &Path, pick: &Pick) -> Result<Exit, Cl
                 .hint("name a new folder"),
         );
     }
-    let from = context.versions().folder(&model);
+    let from = context.version_folder(version, model)?;
     let file = from.join(MODEL_FILE);
     let found = Digest::of_file(&file)
         .map_err(|error| CliError::invalid(format!("{}: {error}", file.display())))?;
-    context.check_version(&from, found, model)?;
+    if found != model {
+        return Err(EngineError::Altered {
+            path: file,
+            found,
+            expected: model,
+        }
+        .into());
+    }
     let staging = Staging::new(folder)?;
     let entries = fs::read_dir(&from)
         .map_err(|error| CliError::invalid(format!("{}: {error}", from.display())))?;

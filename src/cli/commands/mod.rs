@@ -27,13 +27,13 @@ use super::error::CliError;
 use super::output::Output;
 use crate::digest::Digest;
 use crate::energy::BucketPolicy;
-use crate::engine::{EngineError, bucket_policy, read_chain};
+use crate::engine::{bucket_policy, read_chain};
 use crate::learn::Compute;
 use crate::model::MODEL_FILE;
 use crate::project::Project;
 use crate::receipts::{Chain, Entry};
 use crate::settings::Settings;
-use crate::versions::{Versions, lineage, newest_accepted};
+use crate::versions::{VersionError, Versions, lineage, newest_accepted};
 use hints::only_pipeline_in;
 
 /// What every command starts from.
@@ -144,21 +144,16 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// Refuses a version whose weights are not those it is named by.
-    pub fn check_version(
-        &self,
-        folder: &Path,
-        found: Digest,
-        expected: Digest,
-    ) -> Result<(), CliError> {
-        if found == expected {
-            return Ok(());
+    /// The folder of a version, which must be there.
+    pub fn version_folder(&self, version: u64, hash: Digest) -> Result<PathBuf, CliError> {
+        let folder = self.versions().folder(&hash);
+        if folder.join(MODEL_FILE).is_file() {
+            return Ok(folder);
         }
-        let path = folder.join(MODEL_FILE);
-        Err(EngineError::Altered {
-            path,
-            found,
-            expected,
+        Err(VersionError::Absent {
+            version,
+            hash,
+            folder,
         }
         .into())
     }

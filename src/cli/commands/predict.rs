@@ -8,15 +8,15 @@ use super::Context;
 use crate::cli::args::Pick;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::engine::Workspace;
 use crate::learn::{Evaluation, Example};
-use crate::model::{Adapter, Encoder, Folder};
+use crate::model::{Adapter, Encoder};
 use crate::units::count;
 
 pub fn run(context: &Context<'_>, texts: &[String], pick: &Pick) -> Result<Exit, CliError> {
     let chain = context.chain()?;
     let (version, model) = context.pick(&chain, pick)?;
-    let folder = Folder::load(&context.versions().folder(&model))?;
-    context.check_version(&folder.path, folder.hash, model)?;
+    let folder = Workspace::load_folder(&context.version_folder(version, model)?, model)?;
     let missing_head =
         || CliError::invalid(format!("version {version} has no classification head"));
     let labels = folder.config.labels.clone().ok_or_else(missing_head)?;
@@ -87,6 +87,8 @@ fn notes(text: &str, tokens: usize, limit: usize) -> Vec<String> {
     let mut notes = Vec::new();
     if text.trim().is_empty() {
         notes.push("one text is empty; its label means nothing".to_owned());
+    } else if text == "-" {
+        notes.push("`-` is not standard input; this classified the character itself".to_owned());
     } else if Path::new(text).is_file() {
         notes.push(format!(
             "`{text}` is a file; this classified the words of the argument, not the file"

@@ -34,7 +34,7 @@ pub fn run(
         return Ok(Exit::Done);
     }
     for (name, text) in summary(&chain, entry) {
-        output.say(format!("{name:<11} {text}"));
+        output.prose(format!("{name:<11} {text}"));
     }
     Ok(Exit::Done)
 }
@@ -109,10 +109,10 @@ fn summary(chain: &Chain, entry: &Entry) -> Vec<(&'static str, String)> {
         let (train, eval) = (grouped(&train.to_string()), grouped(&eval.to_string()));
         format!("{train} to train, {eval} to evaluate")
     });
-    let eta = receipt.eta.map(|eta| {
-        let lower = receipt.eta_lower.map(Eta::per_kilojoule);
-        let lower = lower.map_or_else(String::new, |lower| format!(", at least {lower}"));
-        format!("{}{lower} ({})", eta.human(), verdict::EFFICIENCY)
+    let lower = receipt.eta_lower.filter(|lower| *lower > Eta::ZERO);
+    let eta = verdict::efficiency(receipt).map(|text| match lower {
+        Some(lower) => format!("{text}, at least {}", lower.per_kilojoule()),
+        None => text,
     });
     let test = receipt.gate.as_ref().map(|gate| {
         let (look, of) = (count(gate.look), count(gate.looks_budget));
@@ -125,7 +125,7 @@ fn summary(chain: &Chain, entry: &Entry) -> Vec<(&'static str, String)> {
     });
     let model = match (of(receipt.new_model_hash), of(receipt.base_model_hash)) {
         (Some(new), Some(base)) => Some(format!("{new}, made from {base}")),
-        (None, Some(base)) if receipt.gate.is_some() => Some(format!("{base} stays")),
+        (None, Some(base)) if receipt.gate.is_some() => Some(format!("{base} (unchanged)")),
         (None, base) => base,
         (new, None) => new,
     };
@@ -194,7 +194,7 @@ fn print(context: &Context<'_>, value: &Value, indent: usize) {
             }
             Value::String(text) => context
                 .output
-                .say(format!("{:indent$}{key:<18} {text}", "")),
+                .prose(format!("{:indent$}{key:<18} {text}", "")),
             other => context
                 .output
                 .say(format!("{:indent$}{key:<18} {other}", "")),

@@ -68,13 +68,13 @@ pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
         };
         context
             .output
-            .say(format!("{:<12} {mark}{}", finding.check, finding.text));
+            .prose(format!("{:<12} {mark}{}", finding.check, finding.text));
     }
-    context.output.say("NOT PROVEN");
+    context.output.prose("NOT PROVEN");
     for line in &report.not_proven {
-        context.output.say(format!("  {line}"));
+        context.output.prose(format!("  {line}"));
     }
-    context.output.say(if report.holds() {
+    context.output.prose(if report.holds() {
         "VERIFIED with the limits above"
     } else {
         "NOT VERIFIED"
@@ -94,7 +94,7 @@ fn nothing(context: &Context<'_>) -> Exit {
         let folder = context.project.root().display();
         context
             .output
-            .say(format!("no receipts in {folder}; nothing was verified"));
+            .prose(format!("no receipts in {folder}; nothing was verified"));
     }
     exit
 }

@@ -3,10 +3,10 @@
 use crate::energy::{Baseline, CpuPower, Label, PowerOrigin, ProbeInfo, Provenance};
 use crate::units::{Joules, Watts};
 
-/// What helps where nothing is taken off.
+/// What helps if nothing is subtracted.
 pub const BETTER_THAN_GROSS: &str = "          the machine is busy; once it is idle, `cryo meter baseline --relearn` can learn its idle power";
 
-/// What is read, how well, and what is taken off.
+/// What is read, how well, and what is subtracted.
 pub fn meter_line(probes: &[ProbeInfo], provenance: Provenance, baseline: &Baseline) -> String {
     let names: Vec<&str> = probes.iter().map(|probe| probe.name.as_str()).collect();
     let is_modelled = |probe: &ProbeInfo| probe.provenance == Provenance::Modelled;
@@ -18,13 +18,13 @@ pub fn meter_line(probes: &[ProbeInfo], provenance: Provenance, baseline: &Basel
         (true, _) => "; no sensor of the processor found, see `cryo meter`",
         _ => "",
     };
-    let taken_off = match baseline.label {
+    let subtracted = match baseline.label {
         Label::NotNeeded => String::new(),
         Label::Gross => ", gross (no baseline)".into(),
         label => format!(", less {} idle ({})", baseline.watts(), label.as_str()),
     };
     format!(
-        "meter     {} ({provenance}{why}){taken_off}",
+        "meter     {} ({provenance}{why}){subtracted}",
         names.join(" + ")
     )
 }
@@ -53,7 +53,9 @@ pub fn model_line(model: &CpuPower) -> String {
         PowerOrigin::Settings => "as `cpu_tdp_watts` says",
         PowerOrigin::Kernel => "by the limit that the kernel sets",
         PowerOrigin::Table => "by its maker's data sheet",
-        PowerOrigin::Guess => "a guess; `cpu_tdp_watts` in [meter] of cryo.toml says better",
+        PowerOrigin::Guess => {
+            "a guess; if you know the real figure, set `cpu_tdp_watts` in [meter]"
+        }
     };
     format!(
         "model    {} for each processor at full load, {origin}",

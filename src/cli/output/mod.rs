@@ -45,6 +45,15 @@ impl Output {
         };
     }
 
+    /// Words for people, folded at the width of the terminal.
+    pub fn prose(&self, text: impl AsRef<str>) {
+        let columns = match self.json {
+            true => width(&io::stderr()),
+            false => width(&io::stdout()),
+        };
+        self.say(table::hang(text.as_ref(), columns));
+    }
+
     /// A message that is never part of the result.
     pub fn note(&self, line: impl AsRef<str>) {
         let _ = writeln!(io::stderr(), "{}", line.as_ref());

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 use super::{Output, energy, verdict, width};
 use crate::energy::{Label, Learning};
@@ -105,7 +105,7 @@ impl<'a> Progress<'a> {
 
     fn line(&mut self, text: impl AsRef<str>) {
         self.finish();
-        self.output.say(text);
+        self.output.prose(text);
     }
 
     fn note(&mut self, text: impl AsRef<str>) {
@@ -120,7 +120,7 @@ impl<'a> Progress<'a> {
         if self.bars {
             let bar = ProgressBar::new(total);
             bar.set_style(style(&format!(
-                "{{prefix}} {{bar:{}}} {{human_pos}}/{{human_len}}  {{eta}} left  {{wide_msg}}",
+                "{{prefix}} {{bar:{}}} {{human_pos}}/{{human_len}}  {{wide_msg}}",
                 bar_width()
             )));
             bar.set_prefix(what);
@@ -131,16 +131,23 @@ impl<'a> Progress<'a> {
     }
 
     fn advance(&mut self, done: u64, message: String) {
+        let left = time_left(self.began.elapsed(), done, self.total)
+            .map(|left| format!("{} left", verdict::duration(left)))
+            .unwrap_or_default();
         match &self.bar {
             Some(bar) => {
                 bar.set_position(done);
-                bar.set_message(message);
+                let counts = 2 * count(self.total).len();
+                let taken = self.stage.len() + bar_width() + counts + 5;
+                let room = width(&io::stderr()).unwrap_or(80).saturating_sub(taken);
+                bar.set_message(fitting(&format!("{left}  {message}"), room));
             }
             None if done >= self.total || self.last_line.elapsed() >= LINE_EVERY => {
                 self.last_line = Instant::now();
-                let left = time_left(self.began.elapsed(), done, self.total)
-                    .map(|left| format!("  {} left", verdict::duration(left)))
-                    .unwrap_or_default();
+                let left = match left.as_str() {
+                    "" => left,
+                    _ => format!("  {left}"),
+                };
                 self.output.note(format!(
                     "{}: {} of {}{left}  {message}",
                     self.stage,
@@ -155,7 +162,7 @@ impl<'a> Progress<'a> {
     fn fetch(&mut self, event: FetchEvent) {
         match event {
             FetchEvent::Damaged { model, cause } => self.note(format!(
-                "model     {model} in the cache is damaged ({cause}); it is fetched anew"
+                "model     the cached {model} is damaged ({cause}); downloading it again"
             )),
             FetchEvent::Waiting { model } => self.note(format!(
                 "model     another cryo is fetching {model}; waiting for it"
@@ -170,7 +177,7 @@ impl<'a> Progress<'a> {
                 if self.bars && bytes > 0 {
                     let bar = ProgressBar::new(bytes);
                     bar.set_style(style(
-                        "{prefix:<24} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}",
+                        "{prefix:<24} {bar:30} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}",
                     ));
                     bar.set_prefix(name);
                     self.bar = Some(bar);
@@ -180,7 +187,7 @@ impl<'a> Progress<'a> {
                     self.bar = Some(spinner);
                 } else if bytes > 1 << 20 || bytes == 0 {
                     let size = if bytes > 0 {
-                        format!(" ({})", HumanBytes(bytes))
+                        format!(" ({})", DecimalBytes(bytes))
                     } else {
                         String::new()
                     };
@@ -220,7 +227,7 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// Expected joules, or the budget where nothing is known.
+/// Expected joules, or the budget if nothing is known.
 pub fn cost(expected: Option<Joules>, budget: Joules) -> String {
     expected.map_or_else(
         || format!("up to {}", budget.human()),
@@ -236,6 +243,19 @@ fn time_left(passed: Duration, done: u64, total: u64) -> Option<Duration> {
     Some(passed.mul_f64(left as f64 / done as f64))
 }
 
+/// The first figures of a message, each with its unit or not at all.
+fn fitting(message: &str, room: usize) -> String {
+    let mut shown = String::new();
+    for figure in message.split("  ").filter(|figure| !figure.is_empty()) {
+        let gap = if shown.is_empty() { "" } else { "  " };
+        if shown.len() + gap.len() + figure.len() > room {
+            break;
+        }
+        shown = shown + gap + figure;
+    }
+    shown
+}
+
 /// What a narrow terminal has room for beside the words and the count.
 fn bar_width() -> usize {
     width(&io::stderr()).map_or(30, |columns| columns.saturating_sub(56).clamp(8, 30))
@@ -248,6 +268,15 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_figure_without_room_for_its_unit_is_left_out() {
+        let message = "8 s left  loss 0.454  20 J  1.9 W";
+        assert_eq!(fitting(message, 80), message);
+        assert_eq!(fitting(message, 29), "8 s left  loss 0.454  20 J");
+        assert_eq!(fitting("  20 J", 10), "20 J");
+        assert_eq!(fitting(message, 3), "");
+    }
 
     #[test]
     fn time_left_follows_from_the_time_that_passed() {

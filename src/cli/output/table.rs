@@ -81,7 +81,12 @@ fn below(header: &[&str], rows: &[Vec<String>], columns: &[usize], width: usize)
     let mut shown: Vec<String> = lines.next().into_iter().collect();
     for (line, row) in lines.zip(rows) {
         shown.push(line);
-        let text = part(row, |at| columns.contains(&at)).join(": ");
+        let mut moved = part(row, |at| columns.contains(&at));
+        moved.retain(|cell| !matches!(cell.as_str(), "" | "-"));
+        if moved.is_empty() {
+            continue;
+        }
+        let text = moved.join(": ");
         let folded = fold(&text, width.saturating_sub(INDENT));
         shown.extend(folded.iter().map(|line| format!("{:INDENT$}{line}", "")));
     }
@@ -104,6 +109,44 @@ fn stack(header: &[&str], rows: &[Vec<String>], width: usize) -> String {
         lines.collect::<Vec<_>>().join("\n")
     };
     rows.iter().map(block).collect::<Vec<_>>().join("\n\n")
+}
+
+/// Lines that are narrow enough: what follows a fold stands below the last column that leaves
+/// room for it. Columns are two spaces or more apart.
+pub fn hang(text: &str, width: Option<usize>) -> String {
+    let Some(width) = width else {
+        return text.to_owned();
+    };
+    let folded = text.split('\n').map(|line| {
+        if length(line) <= width {
+            return line.to_owned();
+        }
+        let mut starts = columns_of(line);
+        starts.retain(|at| at + NARROWEST <= width);
+        let at = starts.last().copied().unwrap_or(0);
+        let start: String = line.chars().take(at).collect();
+        let rest: String = line.chars().skip(at).collect();
+        let below = format!("\n{:at$}", "");
+        start + &fold(&rest, width.saturating_sub(at)).join(&below)
+    });
+    folded.collect::<Vec<_>>().join("\n")
+}
+
+/// Where the columns of a line begin.
+fn columns_of(line: &str) -> Vec<usize> {
+    let mut starts = Vec::new();
+    let mut spaces = GAP;
+    for (at, letter) in line.chars().enumerate() {
+        if letter == ' ' {
+            spaces += 1;
+            continue;
+        }
+        if spaces >= GAP {
+            starts.push(at);
+        }
+        spaces = 0;
+    }
+    starts
 }
 
 /// Lines of at most `room` characters; a word that is longer has a line of its own.
@@ -166,6 +209,35 @@ mod tests {
             stacked.starts_with("task    refresh-index\njoules  12,345 J\n"),
             "{stacked}"
         );
+    }
+
+    #[test]
+    fn a_line_is_folded_below_its_text() {
+        let line = "verdict     ACCEPTED: the gain is larger than noise explains";
+        assert_eq!(
+            hang(line, Some(40)),
+            "verdict     ACCEPTED: the gain is larger\n            than noise explains"
+        );
+        assert_eq!(hang(line, None), line);
+        assert_eq!(hang(line, Some(80)), line);
+        let narrow = hang("\n  skip   index   the index has all 1,500 rows", Some(26));
+        for line in narrow.lines() {
+            assert!(length(line) <= 26, "{narrow}");
+        }
+        assert!(narrow.starts_with("\n  skip   "), "{narrow}");
+    }
+
+    #[test]
+    fn what_moved_below_skips_empty_cells() {
+        let header = ["seq", "time", "task", "reason"];
+        let row = |reason: &str| {
+            let row = ["1", "2026-11-23 15:38:02", "sentiment-delta", reason];
+            row.map(str::to_owned).to_vec()
+        };
+        let long = "the-gain-cannot-be-told-from-noise";
+        let text = render(&header, vec![row(long), row("-"), row("")], Some(45));
+        assert_eq!(text.lines().count(), 5, "{text}");
+        assert!(text.contains(&format!("\n    {long}\n")), "{text}");
     }
 
     #[test]

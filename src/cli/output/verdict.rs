@@ -6,7 +6,7 @@ use super::Output;
 use crate::energy::FEWEST_UPDATES;
 use crate::receipts::{Energy, Kind, KnownBy, Receipt};
 use crate::task::TaskKind;
-use crate::units::{Eta, Joules, count};
+use crate::units::{Joules, Nats, count, counted};
 
 /// What the efficiency is, said where it first appears on a screen.
 pub const EFFICIENCY: &str = "loss removed per kilojoule";
@@ -39,10 +39,8 @@ pub fn lines(receipt: &Receipt) -> Vec<String> {
         let mut lines = vec![format!("{word}  {}", found.join("; "))];
         lines.extend(test(receipt));
         lines.extend(training(receipt));
-        let eta = receipt.eta.map(Eta::human);
-        lines.push(eta.map_or(spent.clone(), |eta| {
-            format!("{spent}; efficiency {eta} ({EFFICIENCY})")
-        }));
+        let eta = efficiency(receipt);
+        lines.push(eta.map_or(spent.clone(), |eta| format!("{spent}; efficiency {eta}")));
         lines
     } else {
         let whose = match receipt.kind {
@@ -60,22 +58,31 @@ pub fn lines(receipt: &Receipt) -> Vec<String> {
     lines
 }
 
-/// `accuracy 50.0 % (a guess) -> 77.7 % on 2,000 rows`
+/// `accuracy 50.0 % (chance) -> 77.7 % on 2,000 rows`
 pub fn accuracy(receipt: &Receipt) -> Option<String> {
     let gate = receipt.gate.as_ref()?;
     let after = percent(&gate.accuracy);
-    let rows = count(gate.n);
+    let rows = counted(gate.n, "row");
     Some(match &gate.base {
         Some(base) => {
             let before = percent(&base.accuracy);
             let how = match base.known_by {
-                KnownBy::Guess => " (a guess)",
+                KnownBy::Guess => " (chance)",
                 KnownBy::Evaluation => "",
             };
-            format!("accuracy {before}{how} -> {after} on {rows} rows")
+            format!("accuracy {before}{how} -> {after} on {rows}")
         }
-        None => format!("accuracy {after} on {rows} rows"),
+        None => format!("accuracy {after} on {rows}"),
     })
+}
+
+/// What the joules bought: `0.278 nats/kJ (loss removed per kilojoule)`
+pub fn efficiency(receipt: &Receipt) -> Option<String> {
+    let eta = receipt.eta?;
+    if receipt.delta.is_some_and(|delta| delta < Nats::ZERO) {
+        return Some("none (the loss rose)".into());
+    }
+    Some(format!("{} ({EFFICIENCY})", eta.human()))
 }
 
 /// `loss 0.693 -> 0.466 nats`
@@ -100,9 +107,9 @@ pub fn training(receipt: &Receipt) -> Option<String> {
         _ => "",
     };
     Some(format!(
-        "trained on {} examples in {} steps{why}",
-        count(train.examples),
-        count(train.steps)
+        "trained on {} in {}{why}",
+        counted(train.examples, "example"),
+        counted(train.steps, "step")
     ))
 }
 

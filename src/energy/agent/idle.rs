@@ -1,4 +1,4 @@
-//! Which baseline the agent in this process takes off.
+//! Which baseline the agent in this process subtracts.
 
 use std::sync::PoisonError;
 
@@ -46,7 +46,7 @@ impl LocalAgent {
     }
 
     /// Learns a baseline where none was learned. One that is known only once a lease is open waits
-    /// for the next run: what is taken off does not change under a lease.
+    /// for the next run: what is subtracted does not change under a lease.
     ///
     /// # Errors
     /// When there is no steady idle power.

@@ -39,7 +39,7 @@ pub enum ListenError {
         source: io::Error,
     },
     /// Something that is no socket lies there.
-    #[error("{} is there and is {what}, not a socket; it is left as it is", path.display())]
+    #[error("{} exists and is {what}, not a socket; it was not touched", path.display())]
     NotASocket {
         /// Where.
         path: PathBuf,
@@ -90,7 +90,7 @@ impl ListenError {
             Self::Address { .. } => {
                 Some("is another agent running? `listen` in [agent] names another address".into())
             }
-            Self::NotASocket { .. } => Some("name a path where nothing lies yet".into()),
+            Self::NotASocket { .. } => Some("choose a path that does not exist".into()),
             Self::InUse(_) => Some("use that agent with `agent_url`, stop it, or name another path".into()),
             Self::Foreign { path, .. } => Some(format!(
                 "remove it if you know that it is not needed: rm {}",

@@ -31,7 +31,7 @@ pub struct AgentSettings {
     pub hz: f64,
     /// Whether other work fills the bucket.
     pub inflow: Inflow,
-    /// Where frozen baselines lie.
+    /// Where frozen baselines are kept.
     pub baselines: PathBuf,
     /// How long a baseline is learned.
     pub baseline_time: Duration,

@@ -55,11 +55,11 @@ pub trait JouleAgent: Send + Sync {
     /// When it cannot be asked, or its journal cannot be read.
     fn history(&self, limit: usize) -> Result<Vec<Record>, AgentError>;
 
-    /// The baseline that is taken off in this state; learned when there is none, or when it is
-    /// asked for anew.
+    /// The baseline that is subtracted in this state; learned if there is none, or if a new one
+    /// is asked for.
     ///
     /// # Errors
-    /// When there is no steady idle power, unless nothing may be taken off then.
+    /// When there is no steady idle power, unless nothing may be subtracted then.
     fn baseline(
         &self,
         state: IdleState,
@@ -117,7 +117,7 @@ pub trait JouleAgent: Send + Sync {
 pub enum Relearn {
     /// It will.
     IfAbsent,
-    /// It will, and where none can be learned nothing is taken off.
+    /// It will, and if none can be learned nothing is subtracted.
     IfPossible,
     /// It will not.
     Always,
@@ -184,7 +184,7 @@ impl AgentError {
             Self::Baseline(error) => error.hint(),
             Self::NoProbe => Some("`cryo meter` shows what was looked for".into()),
             Self::Unreachable { .. } => Some(
-                "start it with `cryo agent`, or remove `agent_url` from cryo.toml to meter in this process".into(),
+                "start it with `cryo agent`, or remove `agent_url` (from cryo.toml, or the variable JOULE_AGENT_URL) to meter in this process".into(),
             ),
             Self::Remote { hint, .. } => hint.clone(),
             _ => None,

@@ -416,7 +416,10 @@ async fn stir(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> 
                 .stir(time)
                 .map(|()| serde_json::json!({"ok": true})),
         ),
-        _ => fail(StatusCode::BAD_REQUEST, "`seconds` must be from 0 to 3600"),
+        _ => fail(
+            StatusCode::BAD_REQUEST,
+            "`seconds` must be between 0 and 3600",
+        ),
     }
 }
 

@@ -29,7 +29,7 @@ pub enum Status {
     /// Idle power is not known: nothing is credited. Before a run has asked for a baseline nothing
     /// can be taken either.
     NoBaseline,
-    /// The machine now draws less than the frozen baseline says: learn it anew.
+    /// The machine now draws less than the frozen baseline says: learn it again.
     BaselineTooHigh,
     /// A probe gave no value in the newest round.
     Failing,

@@ -69,7 +69,7 @@ pub enum Unstable {
         most_share: f64,
     },
     /// The power of a machine at work.
-    #[error("the machine was at work: {watts:.1} W, where at most {most_watts:.1} W count as idle")]
+    #[error("the machine was busy: {watts:.1} W; idle means at most {most_watts:.1} W")]
     Busy {
         /// What was seen.
         watts: f64,

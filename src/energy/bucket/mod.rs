@@ -23,7 +23,7 @@ use crate::clock::Timestamp;
 use crate::files::{self, FileError, Lock};
 use crate::units::{Joules, Watts};
 
-/// From this size on a journal is started anew.
+/// From this size on a new journal is begun.
 const LONGEST_JOURNAL: u64 = 16 * 1024 * 1024;
 
 /// Why the bucket cannot be used.
@@ -53,7 +53,7 @@ impl BucketError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::File(FileError::Locked { .. }) => Some(
-                "a running `cryo agent` holds the bucket: set `agent_url` in cryo.toml to use it, or stop it"
+                "wait for it to finish; if it is a `cryo agent`, set `agent_url` in cryo.toml to use it, or stop it"
                     .into(),
             ),
             Self::File(error) => error.hint(),

@@ -67,7 +67,10 @@ pub(super) fn boards(library: Option<&OsStr>) -> Result<Boards, String> {
         None => Nvml::init(),
     }
     .map_err(|error| match error {
-        NvmlError::LibloadingError(_) => format!("no NVIDIA driver was found ({error})"),
+        NvmlError::LibloadingError(_) => {
+            let name = library.unwrap_or(OsStr::new("libnvidia-ml.so.1"));
+            format!("no NVIDIA driver ({} not found)", name.to_string_lossy())
+        }
         _ => format!("the NVIDIA driver does not start: {error}"),
     })?;
     // Device handles borrow the library for as long as the program meters.

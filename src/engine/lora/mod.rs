@@ -22,6 +22,7 @@ use super::event::{Event, Events};
 use super::metered::{Metered, Phase};
 use super::select::select_rows;
 use super::session::{After, Session};
+use super::workspace::Workspace;
 use crate::dataset::Dataset;
 use crate::digest::Digest;
 use crate::files::{self, Access, Staging};
@@ -159,9 +160,7 @@ impl Session {
             Some(head) => workspace.versions.folder(&head.model_hash),
             None => workspace.cache.path(&workspace.entry),
         };
-        let folder = Folder::load(&path)?;
-        workspace.check_digest(&folder, prepared.base_hash)?;
-        Ok(folder)
+        Workspace::load_folder(&path, prepared.base_hash)
     }
 
     /// The rows of this update, and the seed that everything random in it follows from.

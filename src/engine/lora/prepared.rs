@@ -122,7 +122,7 @@ fn refuse_leakage(data: &Dataset, gate: &Dataset, split: &'static str) -> Result
         .take(5)
         .map(|pair| {
             let (train, gate_row) = (&data.rows[pair.train_row], &gate.rows[pair.gate_row]);
-            format!("{} = {}", data.place(train), gate.place(gate_row))
+            format!("{} and {}", data.place(train), gate.place(gate_row))
         })
         .collect();
     if shared.len() > rows.len() {

@@ -5,7 +5,7 @@ use crate::engine::workspace::Workspace;
 use crate::gate::{Gate, HOLDOUT_CLAIM_ROWS, Rule};
 use crate::pipeline::{AcceptRule, AcceptSettings, Task, Work};
 use crate::receipts::Kind;
-use crate::units::count;
+use crate::units::{count, counted};
 
 /// A gain of so many standard deviations is not seen in practice.
 const LARGEST_GAIN_SDS: f64 = 3.0;
@@ -52,10 +52,9 @@ pub fn gate_cautions(workspace: &Workspace, task: &Task) -> Result<Vec<String>, 
 fn few_rows(gate: &Gate, rows: u64, known_sd: Option<f64>) -> String {
     let alpha = (gate.alpha * 1.0e5).round() / 1.0e3;
     let needed = count(HOLDOUT_CLAIM_ROWS);
-    let word = if rows == 1 { "row" } else { "rows" };
     let start = format!(
-        "only {} gate {word}: the {alpha} % error rate needs {needed}",
-        count(rows)
+        "only {}: the {alpha} % error rate needs {needed}",
+        counted(rows, "gate row")
     );
     if gate.rule == Rule::Threshold {
         return start;

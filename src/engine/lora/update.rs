@@ -36,7 +36,7 @@ pub(super) struct Parts<'a> {
     pub(super) stop: &'a AtomicBool,
 }
 
-/// One running update. The session is borrowed anew after the commit, which changes it.
+/// One running update. The session is borrowed again after the commit, which changes it.
 pub(super) struct Update<'a> {
     pub(super) session: &'a Session,
     pub(super) parts: Parts<'a>,

@@ -87,12 +87,12 @@ fn every_error_is_found_with_its_place() {
     let all = errors.join("\n");
     for part in [
         "this has 6 | leave out the seconds field",
-        "5:8 `seed` must be a whole number, this is a string",
+        "5:8 `seed` must be a whole number, not a string",
         "[model] has no `base` | add `base = \"minilm\"`",
         "task `learn` needs `refersh`, but there is no such task | did you mean `refresh`?",
         "unknown key `rnak` in [task.learn.lora] | did you mean `rank`?",
         "task `refresh` uses data `revews`, which is not declared | did you mean `reviews`?",
-        "`budget_joules` must be from 0.001 up",
+        "`budget_joules` must be at least 0.001",
     ] {
         assert!(all.contains(part), "`{part}` is not in:\n{all}");
     }
@@ -147,7 +147,7 @@ fn the_words_of_a_recipe_are_read_and_wrong_ones_explained() {
         "unknown scaling `rs-lora` | did you mean `rslora`?",
         "unknown layers `last:0` | write \"all\", or \"last:2\" for the last two",
         "unknown decay `cosinus` | did you mean `cosine`?",
-        "`precision` must be a string, this is an integer",
+        "`precision` must be a string, not an integer",
         "`max_grad_norm` must be at least",
     ] {
         assert!(all.contains(part), "`{part}` is not in:\n{all}");

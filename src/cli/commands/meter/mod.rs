@@ -83,33 +83,33 @@ fn show(context: &Context<'_>, seconds: f64) -> Result<Exit, CliError> {
     });
     output.table(&["probe", "provenance", "now"], rows.collect());
     match &baseline {
-        Some(baseline) => output.say(baseline_line(baseline)),
+        Some(baseline) => output.prose(baseline_line(baseline)),
         None => {
-            output.say("baseline not learned yet; the first run that needs it does, or `cryo meter baseline`");
+            output.prose("no baseline yet: the first run that needs one learns it, or run `cryo meter baseline`");
         }
     }
     if let Some(model) = &about.model {
-        output.say(model_line(model));
+        output.prose(model_line(model));
     }
     if runs_by_own_time {
-        output.say("         `cryo apply` and `cryo stress` count their own processor time instead, whatever else runs");
+        output.prose("         `cryo apply` and `cryo stress` count their own processor time instead, whatever else runs");
     }
     // That there is no baseline is said already.
     if sample.status != Status::NoBaseline {
         for problem in &sample.problems {
-            output.say(format!("problem: {problem}"));
+            output.prose(format!("problem: {problem}"));
         }
     }
     for (name, cause, fix) in &about.missing {
-        output.say(format!("not found: {name}: {cause}"));
+        output.prose(format!("not found: {name}: {cause}"));
         if let Some(fix) = fix {
-            output.say(format!("  fix: {fix}"));
+            output.prose(format!("  fix: {fix}"));
         }
     }
     Ok(Exit::Done)
 }
 
-/// The baseline in use, and where none is known the newest with which nothing was taken off.
+/// The baseline in use, or if none is known the newest with which nothing was subtracted.
 fn baseline_of(
     context: &Context<'_>,
     about: &About,

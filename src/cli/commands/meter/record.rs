@@ -15,7 +15,7 @@ pub fn record(context: &Context<'_>, file: &Path, seconds: f64) -> Result<Exit, 
     let time = Context::check_seconds(seconds, 1.0)?;
     if context.settings.agent_url.is_some() {
         return Err(CliError::invalid(
-            "the agent at agent_url keeps the readings that a recording needs; stop it, or remove agent_url",
+            "the agent at agent_url keeps the readings that a recording needs; stop it, or remove agent_url (or the variable JOULE_AGENT_URL)",
         ));
     }
     let agent = watching_here(&context.project, &context.settings, Purpose::Machine)?;
