@@ -184,8 +184,7 @@ impl End {
             }
             Self::Lost => {
                 receipt.reason =
-                    "the process died, and the bucket that held its lease is gone"
-                        .into();
+                    "the process died, and the bucket that held its lease is gone".into();
             }
         }
     }
