@@ -263,6 +263,11 @@ pub fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", count(number))
 }
 
+/// A size for people, in the megabytes that file managers show: `91 MB`.
+pub fn megabytes(bytes: u64) -> String {
+    format!("{} MB", count((bytes + 500_000) / 1_000_000))
+}
+
 /// A decimal text for people, with commas in its whole part: `-8,000.500000`.
 pub fn grouped(decimal: &str) -> String {
     let (whole, fraction) = decimal.split_at(decimal.find('.').unwrap_or(decimal.len()));
@@ -331,6 +336,7 @@ mod tests {
             assert_eq!(count(number), text);
         }
         assert_eq!(counted(1, "row"), "1 row");
+        assert_eq!(megabytes(90_868_376), "91 MB");
         assert_eq!(counted(5000, "row"), "5,000 rows");
         assert_eq!(grouped("-12345.678900"), "-12,345.678900");
         assert_eq!(Joules::from_smallest(8_000_000_000).human(), "8,000 J");

@@ -3,15 +3,15 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Output, energy, verdict, width};
+use super::{Output, energy, table, verdict, width};
 use crate::energy::{Label, Learning};
 use crate::engine::Event;
 use crate::model::fetch::FetchEvent;
 use crate::plan::Plan;
 use crate::receipts::{Entry, Kind};
-use crate::units::{Joules, count};
+use crate::units::{Joules, count, megabytes};
 
 /// Time between two lines of progress where no bar can be drawn.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -110,7 +110,8 @@ impl<'a> Progress<'a> {
 
     fn note(&mut self, text: impl AsRef<str>) {
         self.finish();
-        self.output.note(text);
+        let columns = width(&io::stderr());
+        self.output.note(table::hang(text.as_ref(), columns));
     }
 
     fn begin(&mut self, what: &'static str, total: u64) {
@@ -187,7 +188,7 @@ impl<'a> Progress<'a> {
                     self.bar = Some(spinner);
                 } else if bytes > 1 << 20 || bytes == 0 {
                     let size = if bytes > 0 {
-                        format!(" ({})", DecimalBytes(bytes))
+                        format!(" ({})", megabytes(bytes))
                     } else {
                         String::new()
                     };

@@ -126,6 +126,10 @@ pub fn hang(text: &str, width: Option<usize>) -> String {
         let at = starts.last().copied().unwrap_or(0);
         let start: String = line.chars().take(at).collect();
         let rest: String = line.chars().skip(at).collect();
+        // Columns that share the fold can only follow each other.
+        let columns = rest.split("  ").map(str::trim);
+        let columns: Vec<&str> = columns.filter(|text| !text.is_empty()).collect();
+        let rest = columns.join(": ");
         let below = format!("\n{:at$}", "");
         start + &fold(&rest, width.saturating_sub(at)).join(&below)
     });
@@ -224,7 +228,7 @@ mod tests {
         for line in narrow.lines() {
             assert!(length(line) <= 26, "{narrow}");
         }
-        assert!(narrow.starts_with("\n  skip   "), "{narrow}");
+        assert!(narrow.starts_with("\n  skip   index: the"), "{narrow}");
     }
 
     #[test]
