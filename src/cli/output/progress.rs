@@ -81,7 +81,7 @@ impl<'a> Progress<'a> {
                 let loss = loss
                     .map(|loss| format!("loss {loss:.3}  "))
                     .unwrap_or_default();
-                self.advance(done, format!("{loss}{}  {watts}", joules.human()));
+                self.advance(done, &format!("{loss}{}  {watts}", joules.human()));
             }
             Event::Recorded(entry) => self.recorded(&entry),
         }
@@ -91,7 +91,7 @@ impl<'a> Progress<'a> {
         match learning {
             Learning::Settling => self.note("          waiting for the power to settle"),
             Learning::Watching { done: 1, of } => self.begin("learning idle power", of),
-            Learning::Watching { done, .. } => self.advance(done, String::new()),
+            Learning::Watching { done, .. } => self.advance(done, ""),
             Learning::Again(cause) => self.note(format!("          trying again: {cause}")),
         }
     }
@@ -131,7 +131,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn advance(&mut self, done: u64, message: String) {
+    fn advance(&mut self, done: u64, message: &str) {
         let left = time_left(self.began.elapsed(), done, self.total)
             .map(|left| format!("{} left", verdict::duration(left)))
             .unwrap_or_default();
