@@ -300,7 +300,7 @@ fn training_stops_where_more_steps_would_lower_eta() {
     );
     let leaked = lab.apply().expect(3);
     assert!(
-        leaked.stderr.contains("with the tune split"),
+        leaked.stderr.contains("training data and the tune split"),
         "{}",
         leaked.stderr
     );
@@ -392,9 +392,9 @@ fn training_that_goes_wrong_is_a_receipt_and_the_next_apply_starts_clean() {
     lab.edit("p.toml", "base = \"tiny\"", "base = \"broken\"");
     let run = lab.cryo(&["apply", "p.toml", "--task", "learn"]).expect(13);
     assert!(
-        run.stderr.contains("not a number after step 1"),
+        run.stdout.contains("not a number after step 1"),
         "{}",
-        run.stderr
+        run.stdout
     );
     let receipts = lab.history();
     let last = receipts.last().unwrap();
@@ -418,7 +418,7 @@ fn weaker_joules_than_asked_for_are_denied() {
         .expect(12);
     // On a machine with a counter the run would be allowed; the lab has none to offer.
     assert!(
-        denied.stdout.contains("min_provenance is counter"),
+        denied.stdout.contains("min_provenance requires counter"),
         "{}",
         denied.stdout
     );

@@ -60,10 +60,14 @@ fn a_text_shared_with_the_gate_is_refused_with_its_rows() {
     lab.write("data/train.csv", &train);
     lab.write("data/gate.csv", &gate);
     let run = lab.apply().expect(3);
-    assert!(run.stderr.contains("with the gate split"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("training data and the gate split"),
+        "{}",
+        run.stderr
+    );
     assert!(
         run.stderr
-            .contains("data/train.csv, line 103 = data/gate.csv, line 2"),
+            .contains("data/train.csv, line 103 and data/gate.csv, line 2"),
         "{}",
         run.stderr
     );
@@ -82,7 +86,7 @@ fn a_version_with_a_missing_tensor_aborts_with_its_joules_on_record() {
     let bytes = fs::read(&file).unwrap();
     fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
     let run = lab.apply();
-    assert!(run.stderr.contains("model.safetensors"), "{}", run.stderr);
+    assert!(run.stdout.contains("model.safetensors"), "{}", run.stdout);
     assert_eq!(run.code, 13);
     let receipts = lab.history();
     assert!(receipts.iter().any(|receipt| receipt["kind"] == "aborted"));
@@ -249,7 +253,8 @@ fn a_disk_that_takes_no_more_loses_nothing() {
         .output()
         .unwrap());
     assert_ne!(run.code, 0, "{}", run.stdout);
-    assert!(run.stderr.contains("could not"), "{}", run.stderr);
+    let told = run.stdout + &run.stderr;
+    assert!(told.contains("could not"), "{told}");
     lab.cryo(&["verify"]).expect(0);
     assert!(lab.history().len() >= before);
     let leftovers = |folder: &str| {

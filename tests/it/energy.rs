@@ -418,7 +418,7 @@ fn an_agent_removes_no_file_that_it_did_not_make() {
     lab.write("notes.txt", "kept");
     let run = lab.cryo(&["agent", "--listen", "unix:notes.txt"]).expect(3);
     assert!(
-        run.stderr.contains("notes.txt is there and is a file"),
+        run.stderr.contains("notes.txt exists and is a file"),
         "{}",
         run.stderr
     );
