@@ -91,7 +91,7 @@ fn changed_artefacts_are_found() {
         run.stdout
     );
     let again = lab.apply().expect(13);
-    assert!(again.stderr.contains("has the digest"), "{}", again.stderr);
+    assert!(again.stdout.contains("has the digest"), "{}", again.stdout);
 }
 
 #[test]

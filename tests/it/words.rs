@@ -90,7 +90,7 @@ fn two_versions(lab: &Lab) -> [std::path::PathBuf; 2] {
         .filter(|hash| lab.path(&folder_of(hash)).exists())
         .collect();
     let mut folders = hashes.iter().map(|hash| lab.path(&folder_of(hash)));
-    [folders.next().unwrap(), folders.last().unwrap()]
+    [folders.next().unwrap(), folders.next_back().unwrap()]
 }
 
 fn folder_of(hash: &str) -> String {
