@@ -15,10 +15,10 @@ if ! cmp -s benches/peers/requirements.txt "$venv/requirements.txt"; then
     "$venv/bin/pip" install --quiet -r benches/peers/requirements.txt
     cp benches/peers/requirements.txt "$venv/requirements.txt"
 fi
-cargo build --release --locked
+scripts/cargo.sh build --release --locked
 target="$(cargo metadata --no-deps --format-version 1 | "$venv/bin/python" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')"
 # Only cargo knows the name of a bench's executable.
-rates="$(cargo bench --no-run --locked --bench rates --message-format=json-render-diagnostics | "$venv/bin/python" -c '
+rates="$(scripts/cargo.sh bench --no-run --locked --bench rates --message-format=json-render-diagnostics | "$venv/bin/python" -c '
 import json, sys
 for line in sys.stdin:
     message = json.loads(line)
