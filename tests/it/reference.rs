@@ -56,7 +56,7 @@ pub fn minilm() -> PathBuf {
             endpoint: "http://127.0.0.1:9".into(),
             folder: cache.join("huggingface/hub"),
             token: None,
-            offline: true,
+            offline: false,
         },
         project: fixtures(),
     };
