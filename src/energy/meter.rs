@@ -302,28 +302,33 @@ impl Meter {
 
     /// Reads every probe at once, and returns the snapshot of that round.
     pub fn look_now(&self) -> Arc<Snapshot> {
-        let mut snapshot = lock(&self.shared.snapshot);
+        let snapshot = lock(&self.shared.snapshot);
         let mine = self.shared.asked.fetch_add(1, Ordering::SeqCst) + 1;
         if let Some(thread) = &self.thread {
             thread.thread().unpark();
         }
-        while self.shared.answered.load(Ordering::SeqCst) < mine {
-            let waited = self.shared.published.wait_timeout(snapshot, HANGING);
-            let (newer, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            snapshot = newer;
-            if timeout.timed_out() {
-                break;
-            }
-        }
-        Arc::clone(&snapshot)
+        self.wait_while(snapshot, |_| {
+            self.shared.answered.load(Ordering::SeqCst) < mine
+        })
     }
 
     /// Waits until the energy is known up to `moment`, and returns the snapshot that knows it. A
     /// probe that fails holds it up for some seconds at most, since its time is then unmeasured.
     /// Where the thread hangs, what was known before is returned.
     pub fn wait_until(&self, moment: Mono) -> Arc<Snapshot> {
-        let mut snapshot = lock(&self.shared.snapshot);
-        while snapshot.until < moment && !self.probes.is_empty() {
+        let snapshot = lock(&self.shared.snapshot);
+        self.wait_while(snapshot, |newest| {
+            newest.until < moment && !self.probes.is_empty()
+        })
+    }
+
+    /// Waits for rounds while the newest is too early, or until the thread hangs.
+    fn wait_while(
+        &self,
+        mut snapshot: MutexGuard<'_, Arc<Snapshot>>,
+        is_early: impl Fn(&Snapshot) -> bool,
+    ) -> Arc<Snapshot> {
+        while is_early(&snapshot) {
             let waited = self.shared.published.wait_timeout(snapshot, HANGING);
             let (newer, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             snapshot = newer;

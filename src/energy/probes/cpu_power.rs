@@ -120,9 +120,10 @@ impl Processors {
 /// mark is any letter or digit, so that a row stands for a line of processors, those with a cloud's
 /// own number included; the figures are those of the model in the comment.
 ///
-/// Figures: the makers' data sheets (Intel ARK, amd.com product specifications, Ampere's and
-/// NVIDIA's product briefs). Apple states no power of its chips, so theirs is the most that the
-/// whole Mac mini of 2020 draws, by Apple's page on its power consumption.
+/// Figures: as remembered of the makers' data sheets (Intel ARK, amd.com product specifications,
+/// Ampere's and NVIDIA's product briefs); only some of the rows were looked up again. Apple states
+/// no power of its chips, so theirs is the most that the whole Mac mini of 2020 draws, by Apple's
+/// page on its power consumption. The model's stated error of half the value covers this.
 const PACKAGES: [(&str, f64, f64); 20] = [
     ("EPYC 7??1", 180.0, 64.0),    // 7601
     ("EPYC 7??2", 225.0, 128.0),   // 7742
