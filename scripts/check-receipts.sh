@@ -47,6 +47,7 @@ bad() {
 
 type=application/vnd.in-toto+json
 previous=sha256:0000000000000000000000000000000000000000000000000000000000000000
+announced=
 split -l 1 -d -a 9 "$chain" "$work/lines/"
 for line in "$work"/lines/*; do
     [ -e "$line" ] || continue
@@ -90,13 +91,32 @@ for line in "$work"/lines/*; do
     said() { jq -r "$1" "$work/payload" 2> "$work/error" || true; }
     [ "$(said '._type')" = https://in-toto.io/Statement/v1 ] || bad 'the statement type is not known'
     [ "$(said '.predicateType')" = https://cryoflux.dev/receipt/v1 ] || bad 'the predicate type is not known'
+    [ "$(said '.predicate.format | tojson')" = 1 ] ||
+        bad 'it is not in format 1; without a format it was written by a development version'
+    jq -e '.predicate as $p | .subject == (
+            [["adapter", $p.adapter_hash], ["model", $p.new_model_hash], ["index", $p.index.index_hash]]
+            | map(select(.[1]) | {digest: {sha256: (.[1] | ltrimstr("sha256:"))}, name: .[0]}))' \
+        "$work/payload" > "$work/error" 2>&1 ||
+        bad 'its subject does not name the digests of its predicate'
     [ "$(said '.predicate.seq')" = "$seq" ] || bad "it says seq $(said '.predicate.seq'): a receipt is missing, repeated or moved"
     [ "$(said '.predicate.prev_receipt_hash')" = "$previous" ] ||
         bad "it follows $(said '.predicate.prev_receipt_hash'), but the receipt before it is $previous"
     [[ " $ids" == *" $(said '.predicate.node') "* ]] || bad 'the node it names is not the key that signed it'
 
+    # What was announced is answered before anything else happens.
+    kind=$(said '.predicate.kind')
+    answers=$(said '.predicate.commit_hash // ""')
+    [ "$answers" = "$announced" ] ||
+        bad "it answers ${answers:-nothing}, but ${announced:-no commit} is open before it"
+    case $announced:$kind in
+        '':* | *:decision | *:aborted) ;;
+        *) bad "a candidate was announced, and a receipt of kind $kind is no answer" ;;
+    esac
+
     previous=sha256:$(sha256sum < "$work/payload" | cut -c 1-64)
+    announced=
+    [ "$kind" != commit ] || announced=$previous
     printf '%d %s ok\n' "$seq" "$previous"
     seq=$((seq + 1))
 done
-printf '%d receipts, every signature good, chain unbroken\n' "$seq"
+printf '%d receipts, every signature good, chain unbroken%s\n' "$seq" "${announced:+, the last one waits for its answer}"

@@ -21,9 +21,13 @@ pub struct Row {
 impl Row {
     /// Digest of text and label: what the row is, wherever it stands.
     pub fn digest(&self) -> Digest {
-        let label = (self.label as u64).to_le_bytes();
-        Digest::of_parts([label.as_slice(), self.text.as_bytes()])
+        row_digest(&self.text, self.label)
     }
+}
+
+/// Digest of a text and its class number.
+pub fn row_digest(text: &str, label: usize) -> Digest {
+    Digest::of_parts([(label as u64).to_le_bytes().as_slice(), text.as_bytes()])
 }
 
 /// Rows of one or more files.
@@ -53,6 +57,14 @@ pub enum DatasetError {
     /// No file fits the path.
     #[error("no file matches `{0}`")]
     NoFile(String),
+    /// A file or folder that may hold rows cannot be looked at.
+    #[error("could not read {}, which may hold rows: {cause}", path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
     /// A file without rows.
     #[error("{} has no rows", .0.display())]
     Empty(PathBuf),
@@ -89,7 +101,8 @@ pub enum DatasetError {
 /// The files that a path or glob names, sorted.
 ///
 /// # Errors
-/// When there is none.
+/// When there is none, or a file or folder on the way cannot be looked at: fewer rows than a person
+/// meant must not pass in silence.
 pub fn matching_files(project: &Path, pattern: &str) -> Result<Vec<PathBuf>, DatasetError> {
     let none = || DatasetError::NoFile(pattern.to_owned());
     let full = project.join(pattern);
@@ -99,11 +112,17 @@ pub fn matching_files(project: &Path, pattern: &str) -> Result<Vec<PathBuf>, Dat
     // Only what a person wrote is a pattern, not the folder that the project happens to be in.
     let project = glob::Pattern::escape(&project.to_string_lossy());
     let full = Path::new(&project).join(pattern);
-    let mut found: Vec<PathBuf> = glob::glob(&full.to_string_lossy())
-        .map_err(|_| none())?
-        .filter_map(Result::ok)
-        .filter(|path| path.is_file())
-        .collect();
+    let mut found = Vec::new();
+    for path in glob::glob(&full.to_string_lossy()).map_err(|_| none())? {
+        let path = path.map_err(|error| unreadable(error.path(), &error.error().to_string()))?;
+        let kind = std::fs::metadata(&path);
+        if kind
+            .map_err(|error| unreadable(&path, &error.to_string()))?
+            .is_file()
+        {
+            found.push(path);
+        }
+    }
     found.sort();
     if found.is_empty() {
         Err(none())
@@ -112,13 +131,19 @@ pub fn matching_files(project: &Path, pattern: &str) -> Result<Vec<PathBuf>, Dat
     }
 }
 
-/// The header of a CSV file.
+fn unreadable(path: &Path, cause: &str) -> DatasetError {
+    DatasetError::Unreadable {
+        path: path.to_owned(),
+        cause: cause.to_owned(),
+    }
+}
+
+/// The header of a CSV file, whose rows are not read.
 ///
 /// # Errors
 /// When the file cannot be read.
 pub fn columns(path: &Path) -> Result<Vec<String>, DatasetError> {
-    let text = files::read_text(path)?;
-    let first = text.lines().next().unwrap_or_default();
+    let first = files::read_first_line(path)?;
     let mut reader = csv::ReaderBuilder::new().from_reader(first.as_bytes());
     let header = reader
         .headers()
@@ -384,6 +409,44 @@ mod tests {
             let found = matching_files(&project, pattern).unwrap();
             assert_eq!(found, [project.join("train[1].csv")], "{pattern}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_looked_at_is_named_and_not_left_out() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let project = tempfile::tempdir().unwrap();
+        let project = project.path();
+        std::fs::create_dir_all(project.join("data/closed")).unwrap();
+        std::fs::write(project.join("data/a.csv"), "text\n").unwrap();
+        symlink("gone", project.join("data/b.csv")).unwrap();
+        let error = matching_files(project, "data/*.csv").unwrap_err();
+        assert!(error.to_string().contains("data/b.csv"), "{error}");
+        std::fs::remove_file(project.join("data/b.csv")).unwrap();
+        let closed = project.join("data/closed");
+        let allow = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&closed, mode).unwrap();
+        };
+        allow(0o000);
+        // The superuser reads what it likes.
+        let may_read = std::fs::read_dir(&closed).is_ok();
+        let found = matching_files(project, "data/**/*.csv");
+        allow(0o755);
+        match found {
+            Ok(found) => assert!(may_read, "{found:?}"),
+            Err(error) => assert!(error.to_string().contains("data/closed"), "{error}"),
+        }
+    }
+
+    #[test]
+    fn a_header_is_read_without_the_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        std::fs::write(&path, b"text,\"the label\"\r\n\xff\xff\n").unwrap();
+        assert_eq!(columns(&path).unwrap(), ["text", "the label"]);
+        std::fs::write(&path, b"").unwrap();
+        assert!(columns(&path).unwrap().is_empty());
     }
 
     #[test]

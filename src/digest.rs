@@ -13,6 +13,22 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
+/// A digest under way, of bytes that need not be in memory together.
+#[derive(Debug, Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Takes the bytes that come next.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that came.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
 /// A text that is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a SHA-256 digest (64 hex digits, with or without `sha256:`)")]
@@ -29,11 +45,11 @@ impl Digest {
 
     /// Of several byte strings in a row, without joining them first.
     pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut hasher = Sha256::new();
+        let mut hasher = Hasher::default();
         for part in parts {
             hasher.update(part);
         }
-        Self(hasher.finalize().into())
+        hasher.finish()
     }
 
     /// Of a file's content.
@@ -42,12 +58,12 @@ impl Digest {
     /// Whatever reading the file returns.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
-        let mut hasher = Sha256::new();
+        let mut hasher = Hasher::default();
         let mut buffer = vec![0; 1 << 20];
         loop {
             let read = file.read(&mut buffer)?;
             if read == 0 {
-                return Ok(Self(hasher.finalize().into()));
+                return Ok(hasher.finish());
             }
             hasher.update(&buffer[..read]);
         }

@@ -1,105 +1,33 @@
 //! The only place that writes files: whole or not at all, and on disk before it is believed.
 
+mod appender;
+mod error;
 mod lock;
+mod name;
+mod private;
+mod regular;
 mod staging;
+mod stamp;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use tempfile::{NamedTempFile, TempDir};
 
+pub use appender::Appender;
+pub use error::FileError;
 pub use lock::Lock;
-pub use staging::Staging;
+pub use name::file_name;
+pub use private::read_private;
+pub use regular::{digest_if_there, open_if_there, read_regular};
+pub use staging::{StagedFile, Staging};
+pub use stamp::Stamp;
 
-/// A file operation that failed, with what would help.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// The operating system refused.
-    #[error("could not {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, as a verb.
-        action: &'static str,
-        /// On which file or folder.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// Another process holds the lock.
-    #[error("another cryo is using {}{}", path.display(), holder_note(holder))]
-    Locked {
-        /// The lock file.
-        path: PathBuf,
-        /// What the holder wrote into it.
-        holder: String,
-    },
-    /// The bytes are not UTF-8.
-    #[error("{} is not UTF-8: bad byte at line {line}, byte {column} of the line", path.display())]
-    NotUtf8 {
-        /// The file.
-        path: PathBuf,
-        /// 1-based line.
-        line: usize,
-        /// 1-based byte within the line.
-        column: usize,
-    },
-}
+use error::{READ, parent};
 
-/// What is tried of a file that stays as it is.
-const READ: &str = "read";
-
-fn holder_note(holder: &str) -> String {
-    match holder.trim() {
-        "" => String::new(),
-        holder => format!(" ({holder})"),
-    }
-}
-
-impl FileError {
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
-    }
-
-    /// What a person can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Io {
-                action,
-                path,
-                source,
-            } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    Some("the disk is full; free some space and run the same command again".into())
-                }
-                io::ErrorKind::PermissionDenied if *action == READ => {
-                    Some(format!("make {} readable for this user", path.display()))
-                }
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Some(
-                    format!("make {} writable for this user", parent(path).display()),
-                ),
-                io::ErrorKind::NotFound => Some("check the path".into()),
-                _ => None,
-            },
-            Self::Locked { .. } => {
-                Some("wait for it to finish; the lock is released when it exits".into())
-            }
-            Self::NotUtf8 { .. } => Some("save the file as UTF-8".into()),
-        }
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => path,
-    }
-}
+/// Bytes read at a time where the first line is wanted.
+const FIRST_LOOK: u64 = 64 * 1024;
 
 /// Reads a whole file.
 ///
@@ -121,6 +49,41 @@ pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
+/// Reads a file from a byte on.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read_from(path: &Path, from: u64) -> Result<Vec<u8>, FileError> {
+    read_part(path, from, u64::MAX)
+}
+
+/// Reads at most so many bytes of a file from one on.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read_part(path: &Path, from: u64, length: u64) -> Result<Vec<u8>, FileError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(length).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(FileError::io(READ, path))
+}
+
+/// Bytes in a file, `None` when there is none.
+///
+/// # Errors
+/// When it exists and cannot be looked at.
+pub fn size_if_there(path: &Path) -> Result<Option<u64>, FileError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::io(READ, path)(error)),
+    }
+}
+
 /// Bytes in a file.
 ///
 /// # Errors
@@ -135,7 +98,35 @@ pub fn size(path: &Path) -> Result<u64, FileError> {
 /// # Errors
 /// When the file cannot be read or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String, FileError> {
-    String::from_utf8(read(path)?).map_err(|error| {
+    text_of(path, read(path)?)
+}
+
+/// Reads the first line of a UTF-8 text, without what ends it, and little of what follows.
+///
+/// # Errors
+/// When the file cannot be read or the line is not UTF-8.
+pub fn read_first_line(path: &Path) -> Result<String, FileError> {
+    let mut line = Vec::new();
+    let mut read = || -> io::Result<()> {
+        let file = File::open(path)?;
+        loop {
+            let before = line.len();
+            if (&file).take(FIRST_LOOK).read_to_end(&mut line)? == 0 {
+                return Ok(());
+            }
+            let new = line[before..].iter();
+            if let Some(at) = new.copied().position(|byte| byte == b'\n' || byte == b'\r') {
+                line.truncate(before + at);
+                return Ok(());
+            }
+        }
+    };
+    read().map_err(FileError::io(READ, path))?;
+    text_of(path, line)
+}
+
+fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String, FileError> {
+    String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let before = &error.as_bytes()[..good];
         let line_start = before
@@ -175,30 +166,40 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<(), FileErro
     let folder = parent(path);
     create_folder(folder)?;
     let write = || -> io::Result<()> {
-        let mut file = NamedTempFile::new_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        let mut file = set_access(&mut builder, access).tempfile_in(folder)?;
         file.write_all(bytes)?;
-        set_access(file.as_file(), access)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        sync_folder(folder)
+        put(file, path)
     };
     write().map_err(FileError::io("write", path))
 }
 
+/// Gives a finished temporary file its name.
+fn put(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_folder(parent(path))
+}
+
+/// A temporary file is the owner's alone; what is not secret is for all whom the umask lets in.
 #[cfg(unix)]
-fn set_access(file: &File, access: Access) -> io::Result<()> {
+fn set_access<'a, 'b, 'c>(
+    builder: &'a mut tempfile::Builder<'b, 'c>,
+    access: Access,
+) -> &'a mut tempfile::Builder<'b, 'c> {
     use std::os::unix::fs::PermissionsExt;
-    // A temporary file is 0600; what is not secret should be readable by auditors.
-    let mode = match access {
-        Access::Usual => 0o644,
-        Access::Private => 0o600,
-    };
-    file.set_permissions(fs::Permissions::from_mode(mode))
+    match access {
+        Access::Usual => builder.permissions(fs::Permissions::from_mode(0o666)),
+        Access::Private => builder,
+    }
 }
 
 #[cfg(not(unix))]
-fn set_access(_file: &File, _access: Access) -> io::Result<()> {
-    Ok(())
+fn set_access<'a, 'b, 'c>(
+    builder: &'a mut tempfile::Builder<'b, 'c>,
+    _access: Access,
+) -> &'a mut tempfile::Builder<'b, 'c> {
+    builder
 }
 
 #[cfg(unix)]
@@ -234,62 +235,6 @@ pub fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write().map_err(FileError::io("append to", path))
 }
 
-/// A file that only grows at its end, kept open.
-#[derive(Debug)]
-pub struct Appender {
-    file: File,
-    path: PathBuf,
-    length: u64,
-}
-
-impl Appender {
-    /// Opens or makes the file and cuts it back to `length` bytes, which are known to be whole.
-    ///
-    /// # Errors
-    /// When it cannot be opened or cut.
-    pub fn open(path: &Path, length: u64) -> Result<Self, FileError> {
-        let folder = parent(path);
-        create_folder(folder)?;
-        let open = || -> io::Result<File> {
-            let file = OpenOptions::new().create(true).append(true).open(path)?;
-            if file.metadata()?.len() != length {
-                file.set_len(length)?;
-            }
-            file.sync_all()?;
-            sync_folder(folder)?;
-            Ok(file)
-        };
-        Ok(Self {
-            file: open().map_err(FileError::io("open", path))?,
-            path: path.to_owned(),
-            length,
-        })
-    }
-
-    /// Bytes in the file.
-    pub const fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// Appends bytes and returns once they are on disk. When that fails, the file is cut back.
-    ///
-    /// # Errors
-    /// When the bytes cannot be put on disk.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
-        let written = self
-            .file
-            .write_all(bytes)
-            .and_then(|()| self.file.sync_data());
-        if let Err(error) = written {
-            // What cannot be cut now is cut when the file is opened again.
-            let _ = self.file.set_len(self.length);
-            return Err(FileError::io("append to", &self.path)(error));
-        }
-        self.length += bytes.len() as u64;
-        Ok(())
-    }
-}
-
 /// Puts a finished file under its name, in place of an older one, and syncs it first.
 ///
 /// # Errors
@@ -301,6 +246,22 @@ pub fn move_into_place(from: &Path, to: &Path) -> Result<(), FileError> {
         sync_folder(parent(to))
     };
     rename().map_err(FileError::io("write", to))
+}
+
+/// Cuts the end of a file off, down to `length` bytes, and syncs it.
+///
+/// # Errors
+/// When there is no such file, or it cannot be cut.
+pub fn cut(path: &Path, length: u64) -> Result<(), FileError> {
+    let cut = || -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        // Only ever shorter: a longer file would end in zeros.
+        if length < file.metadata()?.len() {
+            file.set_len(length)?;
+        }
+        file.sync_all()
+    };
+    cut().map_err(FileError::io("cut", path))
 }
 
 /// Removes a file if it is there.
@@ -376,6 +337,36 @@ mod tests {
             error.ends_with("bad byte at line 3, byte 2 of the line"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn the_first_line_is_read_whole_and_without_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        let long = "x".repeat(FIRST_LOOK as usize + 1);
+        for end in ["", "\n", "\r\n", "\r"] {
+            // What follows is not even UTF-8.
+            let rest: &[u8] = if end.is_empty() { b"" } else { b"\xff\n" };
+            let bytes = [long.as_bytes(), end.as_bytes(), rest].concat();
+            replace(&path, &bytes, Access::Usual).unwrap();
+            assert_eq!(read_first_line(&path).unwrap(), long, "{end:?}");
+        }
+        replace(&path, b"", Access::Usual).unwrap();
+        assert_eq!(read_first_line(&path).unwrap(), "");
+        replace(&path, b"te\xfft\n", Access::Usual).unwrap();
+        assert!(read_first_line(&path).is_err());
+    }
+
+    #[test]
+    fn a_file_is_cut_and_never_stretched() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines");
+        replace(&path, b"one\ntw", Access::Usual).unwrap();
+        cut(&path, 4).unwrap();
+        assert_eq!(read(&path).unwrap(), b"one\n");
+        cut(&path, 9).unwrap();
+        assert_eq!(read(&path).unwrap(), b"one\n");
+        assert!(cut(&folder.path().join("none"), 0).is_err());
     }
 
     #[test]

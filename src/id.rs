@@ -2,13 +2,15 @@
 
 use crate::clock::Timestamp;
 
+/// Crockford's base 32.
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
 /// A new identifier that sorts by time: 48 bits of milliseconds, 80 random bits, in Crockford's
 /// base 32 (the ULID format).
 ///
 /// # Errors
 /// When the operating system gives no randomness.
 pub fn new_id(now: Timestamp) -> Result<String, getrandom::Error> {
-    const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let mut random = [0; 10];
     getrandom::fill(&mut random)?;
     let time = u128::from(now.millis().unsigned_abs() & 0xFFFF_FFFF_FFFF);
@@ -17,6 +19,18 @@ pub fn new_id(now: Timestamp) -> Result<String, getrandom::Error> {
         .fold(time, |bits, &byte| bits << 8 | u128::from(byte));
     let digit = |at: u32| char::from(ALPHABET[(bits >> (5 * at) & 31) as usize]);
     Ok((0..26).rev().map(digit).collect())
+}
+
+/// The number that an identifier writes; `None` for any other text.
+pub fn number(id: &str) -> Option<u128> {
+    // 26 digits hold two bits more than a number.
+    if id.len() != 26 || id.as_bytes()[0] > b'7' {
+        return None;
+    }
+    id.bytes().try_fold(0, |number, digit| {
+        let value = ALPHABET.iter().position(|&known| known == digit)?;
+        Some(number << 5 | value as u128)
+    })
 }
 
 #[cfg(test)]
@@ -31,5 +45,15 @@ mod tests {
         assert!(early.starts_with("01ARYZ6S41"), "{early}");
         assert_eq!(early.len(), 26);
         assert!(early < late);
+        assert!(number(&early) < number(&late));
+        assert_eq!(number("00000000000000000000000010"), Some(32));
+        for bad in [
+            "",
+            "01ARYZ6S41",
+            "8ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "0000000000000000000000000u",
+        ] {
+            assert_eq!(number(bad), None, "{bad}");
+        }
     }
 }

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::energy::{Affordable, Provenance, Short};
-use crate::pipeline::{Pipeline, Task};
+use crate::pipeline::Task;
+use crate::standing::Past;
 use crate::task::TaskKind;
 use crate::units::{Joules, count, counted};
 
@@ -23,8 +24,8 @@ pub struct Facts {
 /// What is known about one task.
 #[derive(Debug, Clone)]
 pub struct TaskFacts {
-    /// Joules of its earlier decisions, oldest first.
-    pub past: Vec<Joules>,
+    /// What its earlier runs came to.
+    pub past: Option<Past>,
     /// What it would find to do.
     pub work: WorkFacts,
 }
@@ -49,10 +50,10 @@ pub enum WorkFacts {
         unseen: u64,
         /// Version of the head.
         version: u64,
-        /// Looks that the gate split has had.
+        /// Looks that the gate split and those that share rows with it have had.
         looks: u64,
-        /// Looks that it may have.
-        looks_budget: u64,
+        /// Looks that alpha still pays for.
+        looks_left: u64,
     },
 }
 
@@ -95,6 +96,8 @@ pub struct Planned {
     pub reason: String,
     /// Mean of its earlier receipts; `None` before the first.
     pub expected_joules: Option<Joules>,
+    /// The same with the idle power of that time.
+    pub expected_joules_gross: Option<Joules>,
     /// What it may use at most.
     pub budget_joules: Joules,
 }
@@ -110,30 +113,31 @@ pub struct Plan {
     pub tasks: Vec<Planned>,
 }
 
-/// Plans a pipeline. `shortfall` says what is missing for an amount, were the bucket at a level.
+/// Plans tasks of a pipeline, in the order of running. `shortfall` says what is missing for an amount, were the bucket at a level.
 ///
 /// # Panics
 /// When the facts do not cover the tasks.
 pub fn plan(
-    pipeline: &Pipeline,
+    pipeline: &str,
+    tasks: &[Task],
     facts: &Facts,
     shortfall: impl Fn(Joules, Joules) -> Option<Short>,
 ) -> Plan {
-    assert_eq!(
-        pipeline.tasks.len(),
-        facts.tasks.len(),
-        "facts for every task"
-    );
+    assert_eq!(tasks.len(), facts.tasks.len(), "facts for every task");
     let mut level = facts.level;
     let mut planned: Vec<Planned> = Vec::new();
-    for (task, known) in pipeline.tasks.iter().zip(&facts.tasks) {
+    for (task, known) in tasks.iter().zip(&facts.tasks) {
         let (decision, reason) = decide(task, known, facts, &planned, |joules| {
             shortfall(level, joules)
         });
+        let past = known.past.as_ref();
         // Taking rows out of an index computes nothing.
-        let expected = match known.work {
-            WorkFacts::Index { missing: 0, .. } => Some(Joules::ZERO),
-            _ => mean(&known.past),
+        let (expected, expected_gross) = match known.work {
+            WorkFacts::Index { missing: 0, .. } => (Some(Joules::ZERO), Some(Joules::ZERO)),
+            _ => (
+                past.and_then(Past::mean_joules),
+                past.and_then(Past::mean_joules_gross),
+            ),
         };
         if decision == Decision::Run {
             // A task without history may use all of its budget.
@@ -148,20 +152,15 @@ pub fn plan(
             decision,
             reason,
             expected_joules: expected,
+            expected_joules_gross: expected_gross,
             budget_joules: task.budget,
         });
     }
     Plan {
-        pipeline: pipeline.name.clone(),
+        pipeline: pipeline.to_owned(),
         bucket_joules: facts.level,
         tasks: planned,
     }
-}
-
-fn mean(past: &[Joules]) -> Option<Joules> {
-    let total: i64 = past.iter().map(|joules| joules.smallest()).sum();
-    let receipts = i64::try_from(past.len()).ok()?;
-    (receipts > 0).then(|| Joules::from_smallest(total / receipts))
 }
 
 fn decide(
@@ -171,106 +170,120 @@ fn decide(
     earlier: &[Planned],
     shortfall: impl Fn(Joules) -> Option<Short>,
 ) -> (Decision, String) {
-    for needed in &task.needs {
-        let blocked = earlier.iter().find(|planned| {
-            planned.task == needed.value
-                && matches!(planned.decision, Decision::Defer | Decision::Deny)
-        });
-        if let Some(blocked) = blocked {
-            let word = if blocked.decision == Decision::Deny {
-                "denied"
-            } else {
-                "deferred"
-            };
-            return (
-                Decision::Defer,
-                format!("needs {}, which is {word}", needed.value),
-            );
-        }
+    if let Some(reason) = held_up(task, earlier) {
+        return (Decision::Defer, reason);
     }
-    let reason = match known.work {
-        WorkFacts::Index {
-            rows,
-            missing: 0,
-            stale: None,
-        } => {
-            return (
-                Decision::Skip,
-                match rows {
-                    1 => "the index has the only row".to_owned(),
-                    _ => format!("the index has all {} rows", count(rows)),
-                },
-            );
-        }
-        WorkFacts::Index {
-            rows,
-            missing: 0,
-            stale: Some(stale),
-        } => match stale {
-            0 => format!("the {} have another order", counted(rows, "row")),
-            _ => format!("{} to remove", counted(stale, "row")),
-        },
-        WorkFacts::Index { rows, missing, .. } => {
-            let are = if missing == 1 { "is" } else { "are" };
-            format!(
-                "{} of {} {are} not in the index",
-                count(missing),
-                counted(rows, "row")
-            )
-        }
-        WorkFacts::Lora {
-            looks,
-            looks_budget,
-            ..
-        } if looks >= looks_budget => {
-            let reason = format!(
-                "all {} are used up; name a gate file with new rows",
-                counted(looks_budget, "look")
-            );
-            return (Decision::Deny, reason);
-        }
-        WorkFacts::Lora {
-            rows,
-            unseen,
-            version,
-            looks,
-            looks_budget,
-        } => {
-            let news = match (version, unseen) {
-                (0, _) => format!("no version yet; {}", counted(unseen, "new row")),
-                (_, 0) => format!(
-                    "all {} rows have been used; training would reuse them",
-                    count(rows)
-                ),
-                _ => format!(
-                    "{} of {} {} not been used yet",
-                    count(unseen),
-                    counted(rows, "row"),
-                    if unseen == 1 { "has" } else { "have" }
-                ),
-            };
-            let (look, of) = (count(looks + 1), count(looks_budget));
-            format!("{news}; look {look} of {of}")
-        }
-    };
-    if let Some(least) = facts.min_provenance
-        && facts.provenance.is_none_or(|provenance| provenance < least)
-    {
-        let found = facts.provenance.map_or("no probe", Provenance::as_str);
-        return (
-            Decision::Deny,
-            match facts.provenance {
-                Some(Provenance::Modelled) => format!(
-                    "this machine can only estimate joules (modelled); min_provenance requires {least}"
-                ),
-                _ => format!("joules would be {found}; min_provenance requires {least}"),
-            },
-        );
+    let (decision, reason) = known.work.decision();
+    if decision != Decision::Run {
+        return (decision, reason);
+    }
+    if let Some(reason) = too_weak(facts) {
+        return (Decision::Deny, reason);
     }
     match shortfall(task.budget) {
         Some(short) => (Decision::Defer, short_reason(task.budget, &short)),
         None => (Decision::Run, reason),
     }
+}
+
+impl WorkFacts {
+    /// Whether there is something to do that no rule forbids, and what.
+    fn decision(self) -> (Decision, String) {
+        match self {
+            Self::Index {
+                rows,
+                missing,
+                stale,
+            } => index_decision(rows, missing, stale),
+            Self::Lora {
+                rows,
+                unseen,
+                version,
+                looks,
+                looks_left,
+            } => lora_decision((rows, unseen), version, (looks, looks_left)),
+        }
+    }
+}
+
+fn index_decision(rows: u64, missing: u64, stale: Option<u64>) -> (Decision, String) {
+    let reason = match (missing, stale) {
+        (0, None) => {
+            let reason = match rows {
+                1 => "the index has the only row".to_owned(),
+                _ => format!("the index has all {} rows", count(rows)),
+            };
+            return (Decision::Skip, reason);
+        }
+        (0, Some(0)) => format!("the {} have another order", counted(rows, "row")),
+        (0, Some(stale)) => format!("{} to remove", counted(stale, "row")),
+        _ => format!(
+            "{} of {} {} not in the index",
+            count(missing),
+            counted(rows, "row"),
+            if missing == 1 { "is" } else { "are" }
+        ),
+    };
+    (Decision::Run, reason)
+}
+
+fn lora_decision(
+    (rows, unseen): (u64, u64),
+    version: u64,
+    (looks, looks_left): (u64, u64),
+) -> (Decision, String) {
+    if looks_left == 0 {
+        let reason = format!(
+            "the {} so far have used up alpha; name a gate file with new rows",
+            counted(looks, "look")
+        );
+        return (Decision::Deny, reason);
+    }
+    let news = match (version, unseen) {
+        (0, _) => format!("no version yet; {}", counted(unseen, "new row")),
+        (_, 0) => format!(
+            "all {} rows have been used; training would reuse them",
+            count(rows)
+        ),
+        _ => format!(
+            "{} of {} {} not been used yet",
+            count(unseen),
+            counted(rows, "row"),
+            if unseen == 1 { "has" } else { "have" }
+        ),
+    };
+    let (look, of) = (count(looks + 1), count(looks + looks_left));
+    (Decision::Run, format!("{news}; look {look} of {of}"))
+}
+
+/// The task that another one needs and that does not run.
+fn held_up(task: &Task, earlier: &[Planned]) -> Option<String> {
+    task.needs.iter().find_map(|needed| {
+        let planned = earlier.iter().find(|it| it.task == needed.value)?;
+        let word = match planned.decision {
+            Decision::Run | Decision::Skip => return None,
+            Decision::Defer => "deferred",
+            Decision::Deny => "denied",
+        };
+        Some(format!("needs {}, which is {word}", needed.value))
+    })
+}
+
+/// Why the joules of this machine are not good enough, if they are not.
+fn too_weak(facts: &Facts) -> Option<String> {
+    let least = facts.min_provenance?;
+    if facts.provenance.is_some_and(|found| found >= least) {
+        return None;
+    }
+    Some(match facts.provenance {
+        Some(Provenance::Modelled) => format!(
+            "this machine can only estimate joules (modelled); min_provenance requires {least}"
+        ),
+        found => format!(
+            "joules would be {}; min_provenance requires {least}",
+            found.map_or("no probe", Provenance::as_str)
+        ),
+    })
 }
 
 /// Why a task waits for joules, and until when.
@@ -292,7 +305,7 @@ pub fn short_reason(budget: Joules, short: &Short) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{SourceText, parse};
+    use crate::pipeline::{Pipeline, SourceText, parse};
 
     fn pipeline() -> Pipeline {
         let text = r#"
@@ -335,7 +348,12 @@ mod tests {
             min_provenance: None,
             tasks: vec![
                 TaskFacts {
-                    past: vec![joules(40), joules(60)],
+                    past: Some(Past {
+                        decisions: 2,
+                        joules: joules(100),
+                        joules_gross: joules(120),
+                        ..Past::default()
+                    }),
                     work: WorkFacts::Index {
                         rows: 10,
                         missing: 3,
@@ -343,13 +361,13 @@ mod tests {
                     },
                 },
                 TaskFacts {
-                    past: Vec::new(),
+                    past: None,
                     work: WorkFacts::Lora {
                         rows: 10,
                         unseen: 10,
                         version: 0,
                         looks: 0,
-                        looks_budget: 200,
+                        looks_left: 200,
                     },
                 },
             ],
@@ -364,7 +382,7 @@ mod tests {
                 affordable: Affordable::NeverWithoutGrant,
             })
         };
-        plan(&pipeline(), facts, short)
+        plan("p", &pipeline().tasks, facts, short)
             .tasks
             .into_iter()
             .map(|planned| (planned.decision, planned.reason))
@@ -406,7 +424,7 @@ mod tests {
             unseen: 0,
             version: 3,
             looks: 200,
-            looks_budget: 200,
+            looks_left: 0,
         };
         let [first, second] = decisions(&known).try_into().unwrap();
         assert_eq!((first.0, second.0), (Decision::Skip, Decision::Deny));

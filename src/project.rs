@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::files::file_name;
 use crate::pipeline::Diagnostic;
 
 const SETTINGS_FILE: &str = "cryo.toml";
@@ -284,6 +285,16 @@ impl Project {
     }
 
     /// Which chain this state belongs to.
+    pub fn holdout_key(&self) -> PathBuf {
+        self.state().join("holdout.key")
+    }
+
+    /// What the chain says, as of a receipt: kept so that commands need not read it all.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.state().join("standing.json")
+    }
+
+    /// Which chain the state belongs to, and how far it goes.
     pub fn chain_mark(&self) -> PathBuf {
         self.state().join("chain.json")
     }
@@ -323,9 +334,10 @@ impl Project {
         self.state().join("baselines")
     }
 
-    /// The index of a task.
-    pub fn index(&self, task: &str) -> PathBuf {
-        self.state().join("index").join(format!("{task}.duckdb"))
+    /// The index of a task, which is its pipeline's alone.
+    pub fn index(&self, pipeline: &str, task: &str) -> PathBuf {
+        let folder = self.state().join("index").join(file_name(pipeline));
+        folder.join(format!("{}.duckdb", file_name(task)))
     }
 }
 

@@ -3,6 +3,8 @@
 //! JSON floats print differently in different tools, so measured values travel as
 //! fixed-point decimal text: joules with 6 places, nats and eta with 9.
 
+mod number;
+
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Neg, Sub, SubAssign};
@@ -10,6 +12,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use number::{Chance, ParseChanceError};
 
 /// A decimal text that is not a value of the unit it was read as.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -168,6 +172,10 @@ fixed_point!(
 fixed_point!(
     /// Improvement per energy, nats per joule, counted in billionths.
     Eta, 9, "nats/J"
+);
+fixed_point!(
+    /// A number without a unit, counted in millionths.
+    Statistic, 6, ""
 );
 
 impl Eta {

@@ -40,8 +40,8 @@ for key in ["batch_size", "learning_rate", "decay", "layers"]:
     assert (given and given.group(1)) == (wanted and wanted.group(1)), key
 assert re.search(r"^budget_joules = 4000$", text, flags=re.M), "another task's budget"
 cache = pathlib.Path(os.environ["XDG_CACHE_HOME"])
-[model] = (cache / "cryoflux/models").iterdir()
-assert (model / "model.safetensors").is_file()
+model = re.search(r'sources = \["([^"]+)"', pathlib.Path("cryo.toml").read_text()).group(1)
+assert (pathlib.Path(model) / "model.safetensors").is_file()
 if os.environ.get("FAKE_CRYO") == "panic":
     sys.exit("thread 'main' panicked at src/x.rs:1:1:\nthe device is gone\n")
 kept = cache / "cubecl/default.db"

@@ -66,24 +66,11 @@ class Bench:
         self.report["libdevice"], toolkit = here.libdevice(self.work / "toolkit")
         if toolkit:
             os.environ["CUDA_PATH"] = str(toolkit)
-        for give in [self.give_model, self.give_test_paths]:
-            try:
-                give()
-            except (OSError, ValueError, AttributeError) as error:
-                # The parts that need it will say so.
-                self.runner.note(f"{give.__name__}: {error}")
-
-    def give_model(self):
-        """The model, where cryo looks for it, under the digest that cryo.toml names."""
-        model = self.pack / "model" / MODEL_FILE
-        if not model.is_file():
-            return
-        text = (self.pack / "cryo.toml").read_text(encoding="utf-8")
-        section = text[text.index("[models.minilm]") :]
-        digest = re.search(r'^sha256\s*=\s*"([0-9a-f]{64})"', section, flags=re.MULTILINE)
-        models = self.cache / "cryoflux/models"
-        models.mkdir(parents=True)
-        (models / digest.group(1)).symlink_to(self.pack / "model")
+        try:
+            self.give_test_paths()
+        except (OSError, ValueError, AttributeError) as error:
+            # The parts that need them will say so.
+            self.runner.note(f"give_test_paths: {error}")
 
     def give_test_paths(self):
         """The tests look for fixtures and program where they were built."""

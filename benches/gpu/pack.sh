@@ -97,9 +97,11 @@ END
 
 pack_model() {
     local digest model name
-    # The first digest of the section is that of the weights, and the folder's name.
+    # The first digest of the section is that of the weights, and the folder's name starts with it.
     digest=$(sed -n '/^\[models.minilm\]/,/^\[/s/^sha256 *= *"\([0-9a-f]\{64\}\)".*/\1/p' cryo.toml)
-    model=${XDG_CACHE_HOME:-$HOME/.cache}/cryoflux/models/$digest
+    model=$(echo "${XDG_CACHE_HOME:-$HOME/.cache}/cryoflux/models/$digest"-*)
+    # Also where several projects have fetched it.
+    model=${model%% *}
     [ -f "$model/model.safetensors" ] || stop "$model is not there: cryo model pull minilm"
     mkdir -p "$into/model"
     for name in config.json model.safetensors tokenizer.json tokenizer_config.json \

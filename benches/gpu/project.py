@@ -36,10 +36,17 @@ def set_key(text, section, key, value):
     return text[:begin] + body + text[end:]
 
 
+def with_source(settings, model):
+    """Settings whose model comes from a folder, since there may be no network."""
+    before, section, after = settings.partition("[models.minilm]")
+    return before + section + after.replace("sources = [", f'sources = ["{model}", ', 1)
+
+
 def make(folder, pack, recipe, seed, precision):
     """Copies what a run reads, with another seed and precision, and a recipe's settings."""
     folder.mkdir(parents=True)
-    shutil.copy(pack / "cryo.toml", folder)
+    settings = (pack / "cryo.toml").read_text(encoding="utf-8")
+    (folder / "cryo.toml").write_text(with_source(settings, pack / "model"), encoding="utf-8")
     (folder / "data").symlink_to(pack / "data")
     (folder / "pipelines").mkdir()
     text = (pack / PIPELINE).read_text(encoding="utf-8")

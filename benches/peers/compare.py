@@ -292,8 +292,8 @@ def main():
     args = parser.parse_args()
     args.cryo, args.rates = os.path.abspath(args.cryo), os.path.abspath(args.rates)
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    model = cache / "cryoflux/models" / MODEL
-    if not model.is_dir():
+    model = next((cache / "cryoflux/models").glob(f"{MODEL}-*"), None)
+    if model is None:
         sys.exit("the model is not in the cache; run `cryo model pull minilm` first")
 
     pairs = []

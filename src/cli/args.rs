@@ -113,7 +113,7 @@ pub enum Command {
         pipeline: Option<String>,
     },
     /// Check every receipt, and the files that receipts name.
-    Verify,
+    Verify(VerifyArgs),
     /// Query the receipts with SQL: views receipts, eta, eta_by_task and versions.
     Sql {
         /// A SELECT, in DuckDB's SQL.
@@ -136,6 +136,9 @@ pub enum Command {
     Search {
         /// The text.
         text: String,
+        /// The pipeline; needed if several have an index.
+        #[arg(long)]
+        pipeline: Option<String>,
         /// The index task; needed if there are several.
         #[arg(long)]
         task: Option<String>,
@@ -174,6 +177,17 @@ pub struct Pick {
     /// The pipeline; needed if several have versions.
     #[arg(long)]
     pub pipeline: Option<String>,
+}
+
+/// What `cryo verify` does again.
+#[derive(Debug, ClapArgs)]
+pub struct VerifyArgs {
+    /// Measure the losses of the newest verdict again, on all rows of the gate or on so many.
+    #[arg(long, value_name = "ROWS", num_args = 0..=1, default_missing_value = "0")]
+    pub remeasure: Option<usize>,
+    /// Train the adapter of a receipt again and compare its bytes.
+    #[arg(long, value_name = "SEQ")]
+    pub replay: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,7 @@ use crate::files::FileError;
 use crate::pipeline::{Diagnostic, SourceText};
 use crate::project::ProjectError;
 use crate::settings::SettingsError;
+use crate::standing::RecordsError;
 
 /// A command that could not be carried out.
 #[derive(Debug)]
@@ -44,29 +45,47 @@ impl CliError {
 /// The exit code of an engine error.
 pub fn exit_of(error: &EngineError) -> Exit {
     match error {
+        EngineError::Folder(crate::model::FolderError::Manifest(_))
+        | EngineError::Adapter(crate::model::AdapterError::Manifest(_)) => Exit::Broken,
         EngineError::Pipeline(..)
         | EngineError::Leakage { .. }
         | EngineError::Settings(_)
         | EngineError::Source(_)
         | EngineError::Dataset(_)
         | EngineError::Labels { .. }
+        | EngineError::OtherBase { .. }
+        | EngineError::NoTask { .. }
+        | EngineError::NoHead
+        | EngineError::NoSuchRow { .. }
+        | EngineError::NoCandidate(_)
+        | EngineError::Gate(_)
         | EngineError::Device(_)
         | EngineError::Adapter(_)
         | EngineError::Tokenizer(_)
         | EngineError::Folder(_) => Exit::Invalid,
-        EngineError::Interrupted(_) => Exit::Interrupted,
+        EngineError::Interrupted { .. } => Exit::Interrupted,
         EngineError::BudgetTooSmall
         | EngineError::BudgetUsedUp(_)
         | EngineError::Backend(_)
         | EngineError::Diverged(_)
         | EngineError::Unmeasured { .. }
         | EngineError::Fetch(_) => Exit::Failed,
-        EngineError::Chain(crate::receipts::ChainError::File(_)) => Exit::Unexpected,
+        EngineError::Chain(crate::receipts::ChainError::File(_))
+        | EngineError::Records(
+            RecordsError::File(_) | RecordsError::Chain(crate::receipts::ChainError::File(_)),
+        ) => Exit::Unexpected,
+        EngineError::Records(RecordsError::Key(_)) => Exit::Unexpected,
+        EngineError::Records(_) => Exit::Broken,
         EngineError::Chain(_)
-        | EngineError::Altered { .. }
         | EngineError::KeyLost(_)
         | EngineError::ChainLost(_)
-        | EngineError::OtherChain(_)
+        | EngineError::HeadChanged { .. }
+        | EngineError::SplitLost(_)
+        | EngineError::SplitDamaged { .. }
+        | EngineError::HoldoutKeyLost(_)
+        | EngineError::NoNote(_)
+        | EngineError::LossesLost(_)
+        | EngineError::NoRecipe(_)
         | EngineError::Baseline(BaselineError::Edited(_))
         | EngineError::Agent(AgentError::Baseline(BaselineError::Edited(_)))
         | EngineError::Bucket(BucketError::Malformed { .. })
@@ -120,7 +139,13 @@ impl From<SettingsError> for CliError {
 
 impl From<AnalyticsError> for CliError {
     fn from(error: AnalyticsError) -> Self {
-        let is_asked_wrong = matches!(error, AnalyticsError::Sql(_) | AnalyticsError::Absent(_));
+        let is_asked_wrong = matches!(
+            error,
+            AnalyticsError::Sql(_)
+                | AnalyticsError::NotOneSelect
+                | AnalyticsError::TooLarge(_)
+                | AnalyticsError::Absent(_)
+        );
         let error = Self::from(EngineError::from(error));
         if is_asked_wrong {
             Self {
@@ -147,6 +172,8 @@ through_engine!(
     FileError,
     crate::receipts::ChainError,
     crate::receipts::KeyError,
+    RecordsError,
+    crate::gate::HoldoutKeyError,
     BucketError,
     BaselineError,
     crate::model::fetch::FetchError,

@@ -59,13 +59,22 @@ fn run(args: Args, output: &Output) -> Result<Exit, error::CliError> {
             all,
             pipeline,
         } => commands::show::run(&project()?, &receipt, pipeline, all),
-        Command::Verify => commands::verify::run(&project()?),
+        Command::Verify(args) => commands::verify::run(&project()?, &args),
         Command::Sql { query, csv } => commands::sql::run(&project()?, &query, csv),
         Command::Versions => commands::versions::run(&project()?),
         Command::Predict { texts, pick } => commands::predict::run(&project()?, &texts, &pick),
-        Command::Search { text, task, limit } => {
-            commands::search::run(&project()?, &text, task.as_deref(), size(limit))
-        }
+        Command::Search {
+            text,
+            pipeline,
+            task,
+            limit,
+        } => commands::search::run(
+            &project()?,
+            &text,
+            pipeline.as_deref(),
+            task.as_deref(),
+            size(limit),
+        ),
         Command::Export { folder, pick } => commands::export::run(&project()?, &folder, &pick),
         Command::Completions { shell } => Ok(commands::describe::completions(output, shell)),
         Command::Man { folder } => commands::describe::man(output, &folder),

@@ -30,11 +30,12 @@ pub use baseline::{
     Unstable, learn,
 };
 pub use bucket::{
-    Accounts, Affordable, Bucket, BucketError, BucketEvent, BucketPolicy, Closed, Flow,
-    LONGEST_LEASE, Lease, LeaseId, Ledger, Record, Refusal, Short, Take, Taken,
+    Abandoned, Accounts, Affordable, Audit, Bucket, BucketError, BucketEvent, BucketPolicy, Closed,
+    Ending, Flow, LONGEST_LEASE, Lease, LeaseEnd, LeaseId, LeaseStory, Ledger, Record, Refusal,
+    Short, Take, Taken, Unseen,
 };
 pub use calibration::{Calibration, CalibrationError, MeteredPower, WallReading, fit, read_wall};
-pub use flow::{Flows, Inflow, Measured};
+pub use flow::{Before, Flows, Inflow, Measured};
 pub use integrate::{Integrator, Total};
 pub use meter::{DEFAULT_HZ, Meter, Observer, Sampler, Snapshot};
 pub use metering::{Look, Metering, Part, Round, Stretch};

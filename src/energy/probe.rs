@@ -1,83 +1,11 @@
 //! A probe: one source of energy readings.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::units::Watts;
-
-/// How a joule is known, weakest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Provenance {
-    /// From a trace with known truth; for tests and demonstrations.
-    Simulated,
-    /// From a recorded log.
-    Replayed,
-    /// Computed from processor time or utilisation; no sensor was read.
-    Modelled,
-    /// Integrated from instantaneous power readings.
-    PowerInstant,
-    /// Integrated from averaged power readings.
-    PowerAverage,
-    /// Difference of a hardware energy counter.
-    Counter,
-}
-
-impl Provenance {
-    const ALL: [Self; 6] = [
-        Self::Simulated,
-        Self::Replayed,
-        Self::Modelled,
-        Self::PowerInstant,
-        Self::PowerAverage,
-        Self::Counter,
-    ];
-
-    /// The word in receipts and settings.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Simulated => "simulated",
-            Self::Replayed => "replayed",
-            Self::Modelled => "modelled",
-            Self::PowerInstant => "power-instant",
-            Self::PowerAverage => "power-average",
-            Self::Counter => "counter",
-        }
-    }
-
-    /// Relative error of the source itself, one standard deviation. Stated, not measured:
-    /// NVIDIA documents 5 % for its boards, RAPL is validated to a few percent against wall
-    /// meters, and a model of the processor is a guess.
-    pub const fn gain_sigma(self) -> f64 {
-        match self {
-            Self::Counter | Self::PowerAverage => 0.05,
-            Self::PowerInstant => 0.10,
-            Self::Modelled => 0.50,
-            Self::Simulated | Self::Replayed => 0.0,
-        }
-    }
-}
-
-impl fmt::Display for Provenance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Provenance {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let known = Self::ALL.map(Self::as_str);
-        Self::ALL
-            .into_iter()
-            .find(|provenance| provenance.as_str() == text)
-            .ok_or_else(|| format!("`{text}` is not one of {}", known.join(", ")))
-    }
-}
+pub use crate::words::Provenance;
 
 /// What a probe covers. [`super::discover`] picks probes whose scopes do not overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

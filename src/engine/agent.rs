@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::bucket::{Opener, open_bucket};
+use super::bucket::open_bucket;
+use super::bucket_mark::Opener;
 use super::error::EngineError;
 use crate::energy::agent::{AgentSettings, JouleAgent, LocalAgent, RemoteAgent, read_token};
 use crate::energy::{Bucket, Clock, IdleState, Inflow, Purpose, SystemClock, discover};

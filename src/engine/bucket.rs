@@ -3,48 +3,20 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
+use super::bucket_mark::{Mark, Opener};
 use super::error::EngineError;
 use super::event::{Event, Events};
-use super::lost::{charged, read_chain};
-use super::recover::OpenLease;
+use super::lost::{open_records, record_files};
+use super::open_lease::OpenLease;
 use super::traces::Traces;
 use crate::clock::Timestamp;
-use crate::energy::{Bucket, BucketError, BucketEvent, BucketPolicy, Record};
+use crate::energy::{Bucket, BucketError, BucketPolicy};
 use crate::files::{self, Access, FileError};
 use crate::project::Project;
-use crate::receipts::{Chain, Entry};
+use crate::receipts::Entry;
 use crate::settings::Settings;
+use crate::standing::{Charged, Mark as ChainMark, Records};
 use crate::units::Joules;
-
-/// Who opens a bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Opener {
-    /// A command of this project: what is charged is in its receipts.
-    Command,
-    /// An agent: what is charged may be in the receipts of other projects.
-    Agent,
-}
-
-/// Noted beside the bucket's folder, before there is a bucket: its opening grant was given.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Mark {
-    opened_by: Opener,
-}
-
-impl Mark {
-    fn read(project: &Project) -> Result<Option<Self>, EngineError> {
-        let bytes = files::read_if_there(&project.bucket_mark())?;
-        // What a damaged one said is not known: the bucket may have served others.
-        let damaged = Self {
-            opened_by: Opener::Agent,
-        };
-        Ok(bytes.map(|bytes| serde_json::from_slice(&bytes).unwrap_or(damaged)))
-    }
-}
 
 /// A bucket that is not there, though there was one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,17 +77,26 @@ pub fn bucket_policy(
     if Bucket::is_in(&folder) {
         return Ok((policy, None));
     }
-    let chain = read_chain(project)?;
+    let records = open_records(project)?;
+    policy_with(project, settings, &records)
+}
+
+fn policy_with(
+    project: &Project,
+    settings: &Settings,
+    records: &Records,
+) -> Result<(BucketPolicy, Option<LostBucket>), EngineError> {
+    let (policy, folder) = (settings.bucket, project.bucket());
     let open_lease = OpenLease::read(project)?;
     let is_lost = Mark::read(project)?.is_some()
         || project.open_lease().exists()
-        || chain.entries().iter().any(has_spent);
+        || records.standing().charged() > Joules::ZERO;
     if !is_lost {
         return Ok((policy, None));
     }
     let lost = LostBucket {
         folder,
-        left: what_was_left(project, &chain)?,
+        left: what_was_left(project, records)?,
         open_lease: open_lease.map(|open| open.reserved),
     };
     let policy = BucketPolicy {
@@ -162,6 +143,7 @@ pub fn open_bucket(
 pub(super) fn opening_grant(
     project: &Project,
     settings: &Settings,
+    records: &Records,
     traces: &mut Traces,
     events: Events<'_>,
 ) -> Result<Opening, EngineError> {
@@ -169,7 +151,7 @@ pub(super) fn opening_grant(
         return Ok(Opening::Exists);
     }
     traces.opens(project);
-    let (policy, lost) = bucket_policy(project, settings)?;
+    let (policy, lost) = policy_with(project, settings, records)?;
     Ok(match lost {
         Some(lost) => {
             events(Event::Note(lost.to_string()));
@@ -201,41 +183,42 @@ impl Opening {
     }
 }
 
-/// Whether runs of this project were charged for joules: they have receipts.
-pub(super) fn was_charged_here(project: &Project) -> Result<bool, EngineError> {
-    let is_ours = Mark::read(project)?.is_some_and(|mark| mark.opened_by == Opener::Command);
-    let is_charge = |record: &Record| matches!(&record.event, BucketEvent::Settled { charged, .. } | BucketEvent::Forfeited { charged, .. } if *charged > Joules::ZERO);
-    Ok(is_ours && Bucket::history(&project.bucket())?.iter().any(is_charge))
-}
-
-fn has_spent(entry: &Entry) -> bool {
-    let receipt = &entry.receipt;
-    [receipt.joules_spent, receipt.joules_forfeited]
-        .into_iter()
-        .flatten()
-        .any(|joules| joules > Joules::ZERO)
-}
-
-fn what_was_left(project: &Project, chain: &Chain) -> Result<Left, EngineError> {
-    let Some(newest) = newest_metered(chain) else {
+fn what_was_left(project: &Project, records: &Records) -> Result<Left, EngineError> {
+    let Some(newest) = newest_metered(records)? else {
         return Ok(Left::Unknown);
     };
-    Ok(match (charged(project, newest)?, &newest.receipt.energy) {
-        (Some(charged), Some(energy)) => match charged.agent_url {
-            Some(url) => Left::WithAgent(url),
-            None => Left::Joules(energy.bucket_joules),
-        },
+    let mark = ChainMark::read(&record_files(project).mark)?;
+    let charged = mark.and_then(|mark| mark.charged);
+    let charged = charged.filter(|charged| charged.receipt_hash == newest.hash);
+    let left = newest
+        .receipt
+        .energy
+        .and_then(|energy| energy.bucket_joules);
+    Ok(match (charged, left) {
+        (
+            Some(Charged {
+                agent_url: Some(url),
+                ..
+            }),
+            _,
+        ) => Left::WithAgent(url),
+        (Some(_), Some(left)) => Left::Joules(left),
         _ => Left::Unknown,
     })
 }
 
-fn newest_metered(chain: &Chain) -> Option<&Entry> {
-    let mut newest = chain.entries().iter().rev();
-    newest.find(|entry| entry.receipt.energy.is_some())
+fn newest_metered(records: &Records) -> Result<Option<Entry>, EngineError> {
+    match records.standing().newest_metered() {
+        Some(seq) => Ok(records.chain().find(seq)?),
+        None => Ok(None),
+    }
 }
 
 /// What the bucket held after the last receipt that says so.
-pub fn last_level(chain: &Chain) -> Option<Joules> {
-    let energy = newest_metered(chain)?.receipt.energy.as_ref()?;
-    Some(energy.bucket_joules)
+///
+/// # Errors
+/// When that receipt cannot be read.
+pub fn last_level(records: &Records) -> Result<Option<Joules>, EngineError> {
+    let newest = newest_metered(records)?;
+    Ok(newest.and_then(|entry| entry.receipt.energy?.bucket_joules))
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::dataset::{columns, matching_files};
-use crate::model::fetch::Source;
 use crate::pipeline::{At, Diagnostic, ModelSection, Pipeline, Task, Work};
 use crate::recipe::Stop;
+use crate::settings::model_faults;
 
 /// Every error that only shows beside the file system and the settings.
 pub fn check_files(
@@ -15,58 +15,65 @@ pub fn check_files(
     project: &Path,
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    let base = &pipeline.base;
-    if !pipeline.models.contains_key(&base.value) && !machine_models.contains_key(&base.value) {
-        let known = pipeline
-            .models
-            .keys()
-            .chain(machine_models.keys())
-            .map(String::as_str);
-        found.push(
-            Diagnostic::new(
-                base.span.clone(),
-                format!("there is no model `{}`", base.value),
-            )
-            .hint(format!(
-                "add [models.{}] to cryo.toml, see docs/settings.md",
-                base.value
-            ))
-            .did_you_mean(&base.value, known),
-        );
-    }
-    for source in pipeline.models.values().flat_map(|model| &model.sources) {
-        if let Err(error) = source.value.parse::<Source>() {
-            found.push(Diagnostic::new(source.span.clone(), error.to_string()));
-        }
-    }
+    check_base(pipeline, machine_models, &mut found);
+    found.extend(pipeline.models.values().flat_map(model_faults));
     for data in pipeline.data.values() {
         let wanted = [Some(&data.text), data.label.as_ref()];
         check_columns(project, &data.path, &wanted, &mut found);
     }
-    if let Some(holdout) = &pipeline.holdout {
-        let splits = [
-            Some(&holdout.gate),
-            holdout.tune.as_ref(),
-            holdout.audit.as_ref(),
-        ];
-        // Splits have the columns of the data that is trained on.
-        let learns = |task: &&Task| matches!(task.work, Work::Lora(..));
-        let data = pipeline
-            .tasks
-            .iter()
-            .find(learns)
-            .and_then(|task| pipeline.data.get(&task.data.value));
-        let wanted = data.map_or([None, None], |data| [Some(&data.text), data.label.as_ref()]);
-        for split in splits.into_iter().flatten() {
-            check_columns(project, split, &wanted, &mut found);
-        }
+    check_splits(pipeline, project, &mut found);
+    check_stop(pipeline, &mut found);
+    found.sort_by_key(|diagnostic| diagnostic.span.start);
+    found
+}
+
+/// The base must be declared somewhere.
+fn check_base(
+    pipeline: &Pipeline,
+    machine_models: &BTreeMap<String, ModelSection>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let base = &pipeline.base;
+    let mut known = pipeline.models.keys().chain(machine_models.keys());
+    if known.any(|name| *name == base.value) {
+        return;
     }
-    let has_tune = pipeline
-        .holdout
-        .as_ref()
-        .is_some_and(|holdout| holdout.tune.is_some());
+    let known = pipeline.models.keys().chain(machine_models.keys());
+    let message = format!("there is no model `{}`", base.value);
+    let hint = format!(
+        "add [models.{}] to cryo.toml, see docs/settings.md",
+        base.value
+    );
+    found.push(
+        Diagnostic::new(base.span.clone(), message)
+            .hint(hint)
+            .did_you_mean(&base.value, known.map(String::as_str)),
+    );
+}
+
+/// Splits have the columns of the data that is trained on.
+fn check_splits(pipeline: &Pipeline, project: &Path, found: &mut Vec<Diagnostic>) {
+    let Some(holdout) = &pipeline.holdout else {
+        return;
+    };
+    let learns = |task: &&Task| matches!(task.work, Work::Lora(..));
+    let task = pipeline.tasks.iter().find(learns);
+    let data = task.and_then(|task| pipeline.data.get(&task.data.value));
+    let wanted = data.map_or([None, None], |data| [Some(&data.text), data.label.as_ref()]);
+    let others = [&holdout.tune, &holdout.audit].into_iter().flatten();
+    for split in std::iter::once(&holdout.gate).chain(others) {
+        check_columns(project, split, &wanted, found);
+    }
+}
+
+/// To stop by eta takes a split to look at.
+fn check_stop(pipeline: &Pipeline, found: &mut Vec<Diagnostic>) {
+    let holdout = pipeline.holdout.as_ref();
+    if holdout.is_some_and(|holdout| holdout.tune.is_some()) {
+        return;
+    }
     for task in &pipeline.tasks {
-        if matches!(&task.work, Work::Lora(lora, _) if lora.stop == Stop::Eta) && !has_tune {
+        if matches!(&task.work, Work::Lora(lora, _) if lora.stop == Stop::Eta) {
             let name = &task.name;
             let message = format!(
                 "task `{}` has `stop = \"eta\"`, which needs a tune split",
@@ -78,8 +85,6 @@ pub fn check_files(
             );
         }
     }
-    found.sort_by_key(|diagnostic| diagnostic.span.start);
-    found
 }
 
 fn check_columns(

@@ -3,19 +3,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::stop::StopReason;
 use crate::analytics::AnalyticsError;
 use crate::dataset::DatasetError;
 use crate::digest::Digest;
 use crate::energy::agent::{AgentError, ListenError};
 use crate::energy::{BaselineError, BucketError, CalibrationError, RecordError};
 use crate::files::FileError;
-use crate::gate::GateError;
+use crate::gate::{GateError, HoldoutKeyError};
 use crate::learn::DeviceError;
 use crate::model::fetch::{FetchError, ParseSourceError};
 use crate::model::{AdapterError, FolderError, TokenizerError};
 use crate::pipeline::{Diagnostic, SourceText};
 use crate::receipts::{ChainError, KeyError};
 use crate::settings::SettingsError;
+use crate::standing::RecordsError;
 use crate::versions::VersionError;
 
 /// An error of the engine.
@@ -24,25 +26,85 @@ pub enum EngineError {
     /// The pipeline file has errors.
     #[error("{} has {} error{}", .0.path, .1.len(), if .1.len() == 1 { "" } else { "s" })]
     Pipeline(SourceText, Vec<Diagnostic>),
-    /// Training data shares texts with a holdout split.
-    #[error("{} in both the training data and the {split} split: {rows}", match *.count { 1 => "1 text is".to_owned(), many => format!("{} texts are", crate::units::count(many as u64)) })]
+    /// Two sets of rows that must have no text in common have some.
+    #[error("{} in both the {} data and the {} split: {rows}", match *.count { 1 => "1 text is".to_owned(), many => format!("{} texts are", crate::units::count(many as u64)) }, sides.0, sides.1)]
     Leakage {
-        /// The split's name.
-        split: &'static str,
+        /// Their names.
+        sides: (&'static str, &'static str),
         /// How many rows.
         count: usize,
         /// The first of them, by file and line.
         rows: String,
     },
-    /// A file that is named by its digest has another.
-    #[error("{} has the digest {found}, but it should be {expected}", path.display())]
-    Altered {
+    /// The file of a head says another thing than the chain.
+    #[error("{} does not say what the receipts do: the head of {pipeline} is version {version}", file.display())]
+    HeadChanged {
+        /// The file.
+        file: PathBuf,
+        /// The pipeline.
+        pipeline: String,
+        /// The version that the chain makes the head.
+        version: u64,
+    },
+    /// The pipeline names another base than its versions come from.
+    #[error("the versions of {pipeline} were made from the model {}, but `{base}` is now {}", first.short(), named.short())]
+    OtherBase {
+        /// The pipeline.
+        pipeline: String,
+        /// The model that it names.
+        base: String,
+        /// What that is now.
+        named: Digest,
+        /// What it was when the first version was accepted.
+        first: Digest,
+    },
+    /// The base model was not fetched.
+    #[error("the base model was not fetched yet")]
+    NotFetched,
+    /// A model has no classification head for these labels.
+    #[error("the model has no classification head for these labels")]
+    NoHead,
+    /// The rows of an earlier split are gone.
+    #[error("{} is missing; without it nobody can tell whether the gate split has had looks", .0.display())]
+    SplitLost(PathBuf),
+    /// The rows of an earlier split cannot be read.
+    #[error("{} is not the rows of a split: {cause}", path.display())]
+    SplitDamaged {
         /// The file.
         path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The key that salts the splits is gone, or is another one.
+    #[error("{} is not the key that salted the splits of these receipts", .0.display())]
+    HoldoutKeyLost(PathBuf),
+    /// The note of an open lease says nothing.
+    #[error("{} is not the note of an open lease, so nobody can tell which lease it was", .0.display())]
+    NoNote(PathBuf),
+    /// There is no recipe to train from again.
+    #[error("{} is not there, or is no recipe", .0.display())]
+    NoRecipe(PathBuf),
+    /// The losses of a verdict are gone.
+    #[error("{} is missing, or is not what it is named by", .0.display())]
+    LossesLost(PathBuf),
+    /// A receipt has no candidate that could be trained again.
+    #[error("receipt {0} has no adapter that was trained")]
+    NoCandidate(u64),
+    /// A row of a recipe is not in the data any more.
+    #[error("row {line} ({row}) is not in the data any more")]
+    NoSuchRow {
+        /// 1-based line of the list.
+        line: usize,
         /// Its digest.
-        found: Digest,
-        /// The digest it is named by.
-        expected: Digest,
+        row: String,
+    },
+    /// There is no such task.
+    #[error("there is no task `{name}`; the pipeline has {known}")]
+    NoTask {
+        /// The name.
+        name: String,
+        /// What there is.
+        known: String,
     },
     /// The key that signed the chain is gone.
     #[error("{} is missing, but receipts were signed with it", .0.display())]
@@ -50,9 +112,6 @@ pub enum EngineError {
     /// There was a chain, and now there is none.
     #[error("there are no receipts here, but {} shows that there were some", .0.display())]
     ChainLost(PathBuf),
-    /// There was a chain, and now there is another one.
-    #[error("the receipts here are not those that {} belongs to", .0.display())]
-    OtherChain(PathBuf),
     /// The head was trained for other classes.
     #[error(
         "the head of {pipeline} was trained for {trained}, but the pipeline now lists {listed}"
@@ -71,9 +130,14 @@ pub enum EngineError {
     /// The budget ended before the work.
     #[error("the budget was used up {0}")]
     BudgetUsedUp(String),
-    /// The user asked to stop.
-    #[error("interrupted {0}")]
-    Interrupted(String),
+    /// It was asked to stop, for this reason and at this place.
+    #[error("{} {place}", reason.as_str())]
+    Interrupted {
+        /// Why.
+        reason: StopReason,
+        /// Where.
+        place: String,
+    },
     /// Training went wrong by the numbers.
     #[error("the training loss is not a number after step {0}")]
     Diverged(usize),
@@ -103,6 +167,12 @@ pub enum EngineError {
     /// See the inner error.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// See the inner error.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// See the inner error.
+    #[error(transparent)]
+    HoldoutKey(#[from] HoldoutKeyError),
     /// See the inner error.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -161,15 +231,32 @@ impl EngineError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Leakage { .. } => Some("remove these rows from one of the two files".into()),
-            Self::Altered { .. } => Some(
-                "restore it from a backup; `cryo model pull NAME` downloads a base model again"
-                    .into(),
+            Self::Folder(FolderError::Manifest(_)) => Some(
+                "restore it from a backup; `cryo model pull NAME` downloads a base model again".into(),
             ),
+            Self::HeadChanged { file, version, .. } => Some(format!(
+                "remove {} to go on from version {version}; going back to another one takes a receipt",
+                file.display()
+            )),
+            Self::OtherBase { .. } => Some(
+                "name the earlier base again, or give the pipeline another name to start a new lineage".into(),
+            ),
+            Self::SplitLost(_) | Self::SplitDamaged { .. } | Self::HoldoutKeyLost(_) => {
+                Some("restore it from a backup; nothing was spent".into())
+            }
+            Self::NoNote(_) => Some(
+                "restore it from a backup, or remove it: the lease is then charged in full when its time is over".into(),
+            ),
+            Self::NoRecipe(_) | Self::NoSuchRow { .. } => {
+                Some("it can be trained again only with the files and rows it was trained with".into())
+            }
+            Self::Records(error) => error.hint(),
+            Self::HoldoutKey(error) => error.hint(),
             Self::KeyLost(_) => Some(
                 "restore it from a backup, or move receipts/ and .cryo/ aside to start a new chain"
                     .into(),
             ),
-            Self::ChainLost(_) | Self::OtherChain(_) => Some(
+            Self::ChainLost(_) => Some(
                 "restore receipts/ from a backup; to start a new chain, move .cryo/ aside as well: it holds the key, the versions and the bucket of the old one"
                     .into(),
             ),
@@ -200,8 +287,8 @@ impl EngineError {
             | Self::Adapter(AdapterError::File(error))
             | Self::Dataset(DatasetError::File(error))
             | Self::Version(VersionError::File(error))
-            | Self::Record(RecordError::File(error))
-            | Self::Analytics(AnalyticsError::File(error)) => error.hint(),
+            | Self::Record(RecordError::File(error)) => error.hint(),
+            Self::Analytics(error) => error.hint(),
             Self::Device(error) => Some(error.hint().into()),
             Self::Version(VersionError::Absent { .. }) => Some(
                 "restore .cryo/versions from a backup; the chain and the bucket are untouched"

@@ -1,7 +1,7 @@
 //! The joules of one lease: every span between two marks is booked to one phase.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Spending};
 use super::error::EngineError;
@@ -35,11 +35,14 @@ pub struct Metered {
     limit: Watts,
     train: Joules,
     eval: Joules,
+    /// How long the lease lasts without a sign of life, and when the last one was given.
+    ttl: Duration,
+    renewed: Instant,
     /// What may still be spent, and on what.
     pub budget: Budget,
 }
 
-/// The account of a lease that is closed.
+/// What a closed lease came to.
 #[derive(Debug, Clone, Copy)]
 pub struct Account {
     /// What was measured.
@@ -123,6 +126,9 @@ impl Account {
         receipt.joules_train = Some(self.train());
         receipt.joules_eval = Some(self.eval());
         receipt.eta = receipt.delta.and_then(|delta| Eta::of(delta, spent));
+        receipt.eta_gross = receipt
+            .delta
+            .and_then(|delta| Eta::of(delta, self.measured.gross));
         receipt.eta_lower = receipt
             .delta_lower
             .and_then(|delta| Eta::of(delta, spent + sigma + sigma));
@@ -138,6 +144,7 @@ impl Metered {
         agent: Arc<dyn JouleAgent>,
         lease: LeaseId,
         reserved: Joules,
+        ttl: Duration,
     ) -> Result<Self, AgentError> {
         let probes = agent.about()?.probes;
         let limit = probes.iter().map(|probe| probe.max_watts.0).sum();
@@ -149,6 +156,8 @@ impl Metered {
             lease,
             train: Joules::ZERO,
             eval: Joules::ZERO,
+            ttl,
+            renewed: Instant::now(),
             budget: Budget::of(reserved),
         })
     }
@@ -158,6 +167,10 @@ impl Metered {
     /// # Errors
     /// When the agent cannot be asked.
     pub fn mark(&mut self, phase: Phase) -> Result<(), AgentError> {
+        if self.renewed.elapsed() > self.ttl / 2 {
+            self.agent.renew(&self.lease, self.ttl)?;
+            self.renewed = Instant::now();
+        }
         let newest = self.agent.progress(&self.lease)?;
         self.hear(&newest.measured);
         self.newest = newest;

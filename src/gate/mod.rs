@@ -1,9 +1,18 @@
 //! The accept-or-reject test, and what keeps its holdout honest.
 
-mod holdout;
-mod leakage;
+mod key;
+mod normalise;
 mod rule;
+mod shares;
+mod split;
+mod texts;
+mod tree;
 
-pub use holdout::{HOLDOUT_CLAIM_ROWS, merkle_root};
-pub use leakage::{NORMALISATION, SharedText, normalise, shared_texts};
-pub use rule::{Gate, GateError, Rule, Statistics, Verdict};
+pub use key::{HoldoutKey, HoldoutKeyError, Salt};
+pub use normalise::{NORMALISATION, normalise};
+pub use rule::{
+    Gate, GateError, Rule, Statistics, Verdict, accepts, lower_of, needed, t_of, t_skew_of,
+};
+pub use shares::ClassShares;
+pub use split::{HOLDOUT_CLAIM_ROWS, Split, SplitError, SplitRow, losses_root};
+pub use texts::{ParseKeyError, SharedText, TextKey, TextSet, distinct, shared};

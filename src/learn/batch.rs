@@ -32,6 +32,7 @@ pub struct Sweep {
     workers: Workers,
     batches: Vec<Vec<usize>>,
     next: usize,
+    done: usize,
 }
 
 impl Sweep {
@@ -41,6 +42,7 @@ impl Sweep {
             workers: Workers::new(threads),
             batches: by_length(lengths, rows),
             next: 0,
+            done: 0,
         }
     }
 
@@ -57,6 +59,7 @@ impl Sweep {
         }
         let results = self.workers.map(batches, |_, batch| work(batch));
         self.next += batches.len();
+        self.done += batches.iter().map(Vec::len).sum::<usize>();
         Some(batches.iter().map(Vec::as_slice).zip(results).collect())
     }
 
@@ -67,8 +70,8 @@ impl Sweep {
     }
 
     /// Texts done so far.
-    pub fn done(&self) -> usize {
-        self.batches[..self.next].iter().map(Vec::len).sum()
+    pub const fn done(&self) -> usize {
+        self.done
     }
 }
 
@@ -82,6 +85,18 @@ mod tests {
         assert_eq!(groups, [vec![1, 3], vec![2, 0], vec![4]]);
         assert_eq!(by_length(&[1, 2], usize::MAX).len(), 1);
         assert!(by_length(&[], 4).is_empty());
+    }
+
+    #[test]
+    fn a_sweep_counts_every_text_once() {
+        let lengths: Vec<usize> = (1..=23).collect();
+        let mut sweep = Sweep::new(&lengths, 2, 1);
+        let mut counted = 0;
+        while let Some(results) = sweep.step(<[usize]>::len) {
+            counted += results.iter().map(|(_, count)| count).sum::<usize>();
+            assert_eq!(sweep.done(), counted);
+        }
+        assert_eq!(sweep.done(), lengths.len());
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::thread;
 
 use burn::tensor::Device;
 
-use super::memory::Bytes;
+use super::bytes::Bytes;
 use crate::model::Arithmetic;
 use crate::recipe::Precision;
+use crate::words::Backend;
 
 /// The setting `device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +104,7 @@ pub struct Compute {
     /// What computes the model.
     pub arithmetic: Arithmetic,
     /// Name of the backend in receipts.
-    pub backend: &'static str,
+    pub backend: Backend,
     /// `cpu` or `cuda:0`.
     pub name: String,
     /// Micro-batches that run at the same time.
@@ -146,7 +147,7 @@ impl Compute {
         Self {
             device: Device::flex(),
             arithmetic: Arithmetic::Kernels,
-            backend: "kernels",
+            backend: Backend::Kernels,
             name: "cpu".into(),
             threads: thread::available_parallelism().map_or(1, usize::from),
             micro_rows: 4,
@@ -160,7 +161,7 @@ impl Compute {
         Self {
             arithmetic: Arithmetic::Tensors(device.clone(), Precision::F32),
             device,
-            backend: "burn-flex",
+            backend: Backend::BurnFlex,
             micro_rows: 8,
             evaluation_rows: 16,
             ..Self::cpu()
@@ -171,7 +172,7 @@ impl Compute {
         Self {
             arithmetic: Arithmetic::Tensors(device.clone(), Precision::F32),
             device,
-            backend: "burn-cuda",
+            backend: Backend::BurnCuda,
             name: format!("cuda:{number}"),
             // A card runs one batch at a time, as wide as the task says.
             threads: 1,

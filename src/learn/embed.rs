@@ -44,6 +44,12 @@ impl<'a> Embedding<'a> {
         self.sweep.texts_per_step()
     }
 
+    /// The vectors in the order of the texts, as far as they are known by now.
+    pub fn finish_so_far(self) -> Vec<Option<Vec<f32>>> {
+        let known = |vector: Vec<f32>| (!vector.is_empty()).then_some(vector);
+        self.vectors.into_iter().map(known).collect()
+    }
+
     /// The vectors in the order of the texts, after the last step.
     pub fn finish(mut self) -> Vec<Vec<f32>> {
         while self.step().is_some() {}

@@ -14,8 +14,8 @@ pub struct Outcome {
     pub logits: Vec<Vec<f32>>,
     /// Class probabilities, in the order of the examples.
     pub probabilities: Vec<Vec<f64>>,
-    /// Examples whose most probable class is their label.
-    pub correct: usize,
+    /// Whether the most probable class of an example is its label, in the order of the examples.
+    pub correct: Vec<bool>,
 }
 
 /// An evaluation that runs a few batches per step.
@@ -72,6 +72,11 @@ impl<'a> Evaluation<'a> {
         Some(self.sweep.done())
     }
 
+    /// How many examples there are.
+    pub const fn total(&self) -> usize {
+        self.examples.len()
+    }
+
     /// The outcome, after the last step.
     pub fn finish(mut self) -> Outcome {
         while self.step().is_some() {}
@@ -85,8 +90,8 @@ impl<'a> Evaluation<'a> {
         let correct = probabilities
             .iter()
             .zip(self.examples)
-            .filter(|(row, example)| most_probable(row) == Some(example.label))
-            .count();
+            .map(|(row, example)| most_probable(row) == Some(example.label))
+            .collect();
         Outcome {
             losses,
             logits: self.scores,

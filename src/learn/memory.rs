@@ -1,11 +1,10 @@
 //! How much memory an update will need, and whether that is there: a refusal costs nothing, being
 //! killed half way costs the joules.
 
-use std::fmt;
-
 use nvml_wrapper::Nvml;
 use sysinfo::System;
 
+use super::bytes::Bytes;
 use super::device::{Compute, DeviceError};
 use crate::model::{Arithmetic, ModelConfig};
 use crate::recipe::Precision;
@@ -25,21 +24,6 @@ pub struct Demand {
     pub micro_batch_size: Option<usize>,
     /// Tokens of a text at most.
     pub tokens: usize,
-}
-
-/// An amount of memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bytes(pub u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mebibytes = self.0 as f64 / f64::from(1 << 20);
-        if mebibytes < 1024.0 {
-            write!(f, "{mebibytes:.0} MiB")
-        } else {
-            write!(f, "{:.1} GiB", mebibytes / 1024.0)
-        }
-    }
 }
 
 impl Demand {

@@ -4,6 +4,7 @@
 //! whether to go on.
 
 mod batch;
+mod bytes;
 mod device;
 mod embed;
 mod evaluate;
@@ -12,9 +13,10 @@ mod parallel;
 mod stress;
 mod train;
 
+pub use bytes::Bytes;
 pub use device::{Compute, DeviceChoice, DeviceError};
 pub use embed::Embedding;
 pub use evaluate::{Evaluation, Outcome};
-pub use memory::{Bytes, Demand};
+pub use memory::Demand;
 pub use stress::Stress;
 pub use train::{Example, StepReport, TrainSettings, Trainer};

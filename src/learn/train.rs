@@ -90,7 +90,8 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Prepares training on `examples`, which are used in order, a batch per step.
+    /// Prepares training on `examples`, which are used in order, a batch per step, and from the
+    /// first again when all have been used.
     pub fn new(
         encoder: &'a Encoder,
         compute: &'a Compute,
@@ -123,14 +124,12 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Does one step; `None` when the examples are used up.
+    /// Does one step; `None` when all are done, or there are no examples.
     pub fn step(&mut self) -> Option<StepReport> {
-        let batch_size = self.settings.batch_size;
-        let batch = self.examples.get(self.step * batch_size..)?;
-        let batch = &batch[..batch.len().min(batch_size)];
-        if batch.is_empty() {
+        if self.step >= self.settings.max_steps || self.examples.is_empty() {
             return None;
         }
+        let batch = batch_of(self.examples, self.step, self.settings.batch_size);
         let lengths: Vec<usize> = batch.iter().map(|example| example.tokens.len()).collect();
         let declared = self.settings.micro_batch_size;
         let rows = declared.unwrap_or(self.compute.micro_rows);
@@ -141,7 +140,7 @@ impl<'a> Trainer<'a> {
         };
         let adapted = self.adapted();
         let results = self.workers.map(&groups, |at, group| {
-            let examples: Vec<&Example> = group.iter().map(|&row| &batch[row]).collect();
+            let examples: Vec<&Example> = group.iter().map(|&row| batch[row]).collect();
             self.micro_batch(&examples, batch.len(), at as u64, &adapted)
         });
         // Added in the order of the micro-batches, so that the sum is the same on any number of
@@ -187,9 +186,9 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Examples used so far.
-    pub fn examples_used(&self) -> usize {
-        (self.step * self.settings.batch_size).min(self.examples.len())
+    /// Examples used so far; one that was used twice counts twice.
+    pub const fn examples_used(&self) -> usize {
+        self.step * self.settings.batch_size
     }
 
     /// Steps done so far.
@@ -232,6 +231,13 @@ impl<'a> Trainer<'a> {
         };
         self.encoder.gradients(batch, adapted, dropout)
     }
+}
+
+/// What a step works on, where the examples follow each other in a circle.
+fn batch_of<T>(examples: &[T], step: usize, batch_size: usize) -> Vec<&T> {
+    let first = step * batch_size % examples.len();
+    let circle = examples[first..].iter().chain(examples.iter().cycle());
+    circle.take(batch_size).collect()
 }
 
 /// Cuts all gradients by one factor, so that together they are no longer than `longest`. The
@@ -278,6 +284,16 @@ mod tests {
         assert_eq!(rates(&settings), [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
         settings.decay = Decay::Cosine;
         assert!((settings.rate_at(4) - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn examples_are_used_in_a_circle_without_copies_of_them() {
+        for (count, batch_size) in [(7, 3), (3, 7), (4, 4), (1, 5), (100, 9)] {
+            let examples: Vec<usize> = (0..count).collect();
+            let used = (0..20).flat_map(|step| batch_of(&examples, step, batch_size));
+            let circle = examples.iter().cycle().take(20 * batch_size);
+            assert!(used.eq(circle), "{count} examples, {batch_size} a step");
+        }
     }
 
     #[test]

@@ -12,12 +12,15 @@ use super::array::{Array, ArrayError, read_safetensors, write_safetensors};
 use super::config::{LINEARS_PER_LAYER, ModelConfig};
 use super::encoder::{Head, Lora, Trainable};
 use super::folder::head_shapes;
+use super::manifest::{Manifest, ManifestError};
 use crate::digest::Digest;
 use crate::files::{self, FileError, Staging};
 use crate::recipe::{Layers, Scaling};
 
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 const CONFIG_FILE: &str = "adapter_config.json";
+/// The files of an adapter in PEFT's format.
+pub const ADAPTER_FILES: [&str; 2] = [CONFIG_FILE, WEIGHTS_FILE];
 const PEFT_PREFIX: &str = "base_model.model.";
 /// Uniform numbers up to this size have the standard deviation 0.02 of BERT's own start.
 const HEAD_BOUND: f32 = 0.034_641_016;
@@ -78,6 +81,9 @@ pub enum AdapterError {
         /// The endings that exist.
         known: String,
     },
+    /// It is not the one that was meant.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// A tensor is missing, or does not fit the model.
     #[error("{}: tensor `{name}` {what}", file.display())]
     Tensor {
@@ -102,6 +108,27 @@ struct PeftConfig {
 }
 
 impl LoraShape {
+    /// What PEFT's configuration says.
+    fn read(file: PathBuf) -> Result<Self, AdapterError> {
+        let bytes = files::read(&file)?;
+        let read: Result<PeftConfig, _> = serde_json::from_slice(&bytes);
+        let peft = read.map_err(|error| AdapterError::Config {
+            file,
+            cause: error.to_string(),
+        })?;
+        Ok(Self {
+            rank: peft.r,
+            alpha: peft.lora_alpha,
+            scaling: if peft.use_rslora {
+                Scaling::RsLora
+            } else {
+                Scaling::Standard
+            },
+            dropout: peft.lora_dropout,
+            target_modules: peft.target_modules,
+        })
+    }
+
     /// What the low-rank product is multiplied with.
     pub fn scale(&self) -> f64 {
         self.scaling.factor(self.alpha, self.rank)
@@ -354,30 +381,25 @@ impl Adapter {
         Ok(Digest::of(&bytes))
     }
 
+    /// Reads the adapter of a name.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; names the file that makes it another one.
+    pub fn load_named(
+        folder: &Path,
+        name: Digest,
+        config: &ModelConfig,
+    ) -> Result<Self, AdapterError> {
+        Manifest::check(folder, &name)?;
+        Self::load(folder, config)
+    }
+
     /// Reads a PEFT folder for a model.
     ///
     /// # Errors
     /// When it is not one, or does not fit the model.
     pub fn load(folder: &Path, config: &ModelConfig) -> Result<Self, AdapterError> {
-        let config_file = folder.join(CONFIG_FILE);
-        let peft: PeftConfig =
-            serde_json::from_slice(&files::read(&config_file)?).map_err(|error| {
-                AdapterError::Config {
-                    file: config_file,
-                    cause: error.to_string(),
-                }
-            })?;
-        let shape = LoraShape {
-            rank: peft.r,
-            alpha: peft.lora_alpha,
-            scaling: if peft.use_rslora {
-                Scaling::RsLora
-            } else {
-                Scaling::Standard
-            },
-            dropout: peft.lora_dropout,
-            target_modules: peft.target_modules,
-        };
+        let shape = LoraShape::read(folder.join(CONFIG_FILE))?;
         let file = folder.join(WEIGHTS_FILE);
         let mut arrays =
             read_safetensors(&files::read(&file)?).map_err(|cause| AdapterError::Weights {
@@ -442,4 +464,25 @@ fn uniform(random: &mut ChaCha8Rng, count: usize, bound: f32) -> Vec<f32> {
     (0..count)
         .map(|_| (unit(random.next_u32()) * 2.0 - 1.0) * bound)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_is_no_layer_is_told_with_those_that_are() {
+        let file = include_bytes!("../../tests/fixtures/bert-tiny/config.json");
+        let config = ModelConfig::parse(file).unwrap();
+        for target in ["q_lin", "", "uery"] {
+            let shape = LoraShape {
+                target_modules: vec![target.to_owned()],
+                ..Adapter::head_only(BTreeMap::new()).shape
+            };
+            let error = shape.targets(&config).unwrap_err().to_string();
+            let told =
+                format!("matches target module `{target}`; available: attention.self.query, ");
+            assert!(error.contains(&told), "{error}");
+        }
+    }
 }

@@ -76,6 +76,9 @@ pub enum ConfigError {
     /// Another non-linearity.
     #[error("config.json: activation `{0}` is not supported; gelu, gelu_new and relu are")]
     Activation(String),
+    /// A size of nothing.
+    #[error("config.json: {0} is 0; a model has at least 1")]
+    Zero(&'static str),
     /// Sizes that contradict each other.
     #[error("config.json: hidden size {hidden} is not a multiple of {heads} heads")]
     Heads {
@@ -125,7 +128,18 @@ impl ModelConfig {
             _ => return Err(ConfigError::Activation(raw.hidden_act)),
         };
         let (hidden, heads) = (raw.hidden_size, raw.num_attention_heads);
-        if heads == 0 || !hidden.is_multiple_of(heads) {
+        let sizes = [
+            ("hidden_size", hidden),
+            ("num_hidden_layers", raw.num_hidden_layers),
+            ("num_attention_heads", heads),
+            ("intermediate_size", raw.intermediate_size),
+            ("max_position_embeddings", raw.max_position_embeddings),
+            ("vocab_size", raw.vocab_size),
+        ];
+        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+            return Err(ConfigError::Zero(name));
+        }
+        if !hidden.is_multiple_of(heads) {
             return Err(ConfigError::Heads { hidden, heads });
         }
         Ok(Self {
@@ -300,5 +314,23 @@ mod tests {
             ModelConfig::parse(heads.as_bytes()),
             Err(ConfigError::Heads { .. })
         ));
+    }
+
+    #[test]
+    fn a_model_of_size_zero_is_refused_by_the_name_of_its_size() {
+        let value: Value = serde_json::from_str(BERT).unwrap();
+        for name in [
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "vocab_size",
+        ] {
+            let mut none = value.clone();
+            none[name] = json!(0);
+            let parsed = ModelConfig::parse(none.to_string().as_bytes());
+            assert_eq!(parsed, Err(ConfigError::Zero(name)));
+        }
     }
 }

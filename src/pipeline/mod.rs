@@ -9,8 +9,7 @@ mod table;
 
 pub use diagnostic::{Diagnostic, SourceText};
 pub use model::{
-    AcceptRule, AcceptSettings, At, DataSection, Holdout, LoraSettings, ModelSection, Pipeline,
-    Task, Work,
+    AcceptSettings, At, DataSection, Holdout, LoraSettings, ModelSection, Pipeline, Task, Work,
 };
 pub use models::read_model_section;
 pub use parse::{KEYS, parse};

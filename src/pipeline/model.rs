@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::schedule::Schedule;
 use crate::digest::Digest;
 use crate::recipe::{Decay, Layers, Precision, Scaling, Stop};
-use crate::units::{Joules, Nats};
+use crate::task::TaskKind;
+use crate::units::{Chance, Joules, Nats};
+use crate::words::Rule;
 
 /// A value and where it stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +52,7 @@ pub struct ModelSection {
     /// Digest of `model.safetensors`.
     pub sha256: Digest,
     /// Digests of other files.
-    pub files: BTreeMap<String, Digest>,
+    pub files: Vec<(At<String>, Digest)>,
 }
 
 /// `[data.NAME]`
@@ -97,8 +101,19 @@ pub enum Work {
     Lora(LoraSettings, AcceptSettings),
 }
 
-/// `[task.NAME.lora]`
-#[derive(Debug, Clone, PartialEq)]
+impl Work {
+    /// The kind of task.
+    pub const fn kind(&self) -> TaskKind {
+        match self {
+            Self::Index => TaskKind::Index,
+            Self::Lora(..) => TaskKind::Lora,
+        }
+    }
+}
+
+/// `[task.NAME.lora]`. Written as JSON, its members are the settings' names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LoraSettings {
     /// Inner width.
     pub rank: usize,
@@ -130,7 +145,8 @@ pub struct LoraSettings {
     pub tune_every_steps: usize,
     /// Examples per step.
     pub batch_size: usize,
-    /// Examples that are in memory at a time.
+    /// Examples that are in memory at a time; it only says how the work is cut up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch_size: Option<usize>,
     /// Length that a step's gradient is cut to.
     pub max_grad_norm: Option<f64>,
@@ -168,24 +184,15 @@ impl Default for LoraSettings {
     }
 }
 
-/// The word of `rule`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AcceptRule {
-    /// Paired t, also skew-corrected.
-    TSkew,
-    /// The original's.
-    Threshold,
-}
-
 /// `[task.NAME.accept]`
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AcceptSettings {
     /// Which test.
-    pub rule: AcceptRule,
+    pub rule: Rule,
     /// Smallest delta worth a merge.
     pub min_delta: Nats,
     /// Chance of one false accept over all looks.
-    pub alpha: f64,
+    pub alpha: Chance,
     /// Looks that a gate split may have.
     pub looks: u64,
 }
@@ -193,9 +200,9 @@ pub struct AcceptSettings {
 impl Default for AcceptSettings {
     fn default() -> Self {
         Self {
-            rule: AcceptRule::TSkew,
+            rule: Rule::TSkew,
             min_delta: Nats::ZERO,
-            alpha: 0.05,
+            alpha: Chance::FIVE_PERCENT,
             looks: 200,
         }
     }

@@ -1,6 +1,5 @@
 //! `[models.NAME]`: where a base model comes from, and what it must be.
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use toml::de::DeTable;
@@ -33,12 +32,12 @@ pub fn read_model_section(
         .and_then(|text| read_digest(&mut table, &text));
     let files = table.table("files");
     table.finish();
-    let mut pinned = BTreeMap::new();
+    let mut pinned = Vec::new();
     if let Some((files, span)) = files {
         let mut table = Table::new(files, format!("{title} files"), span, diagnostics);
         for (file, digest) in table.free_texts() {
             if let Some(digest) = read_digest(&mut table, &digest) {
-                pinned.insert(file.value, digest);
+                pinned.push((file, digest));
             }
         }
     }

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, SourceText};
-use super::model::{
-    AcceptRule, AcceptSettings, At, DataSection, Holdout, LoraSettings, Pipeline, Task, Work,
-};
+use super::model::{AcceptSettings, At, DataSection, Holdout, LoraSettings, Pipeline, Task, Work};
 use super::models::read_model_section;
 use super::schedule::{Schedule, ScheduleError};
 use super::table::Table;
 use crate::recipe::{Decay, Layers, Precision, Scaling, Stop};
-use crate::units::{Joules, Nats};
+use crate::units::{Chance, Joules, Nats};
+use crate::words::Rule;
 
 /// Every key of a pipeline file, section by section; `schemas/pipeline.json` has the same.
 pub const KEYS: [(&str, &[&str]); 9] = [
@@ -119,17 +118,7 @@ fn read_root(root: &DeTable<'_>, diagnostics: &mut Vec<Diagnostic>) -> Option<Pi
         .filter_map(|(name, table)| read_task(table, name, diagnostics))
         .collect();
     let has_holdout = holdout.is_some();
-    let holdout = holdout.and_then(|(table, span)| {
-        let mut table = Table::new(table, "[holdout]", span, diagnostics);
-        let gate = table.required_text("gate", "\"data/gate.csv\"");
-        let (tune, audit) = (table.text("tune"), table.text("audit"));
-        table.finish();
-        Some(Holdout {
-            gate: gate?,
-            tune,
-            audit,
-        })
-    });
+    let holdout = holdout.and_then(|section| read_holdout(section, diagnostics));
     check_references(&tasks, &declared, &data, has_holdout, diagnostics);
     let tasks = in_order(tasks, diagnostics);
     let model = model.and_then(|section| read_model(section, diagnostics));
@@ -149,7 +138,20 @@ fn read_root(root: &DeTable<'_>, diagnostics: &mut Vec<Diagnostic>) -> Option<Pi
     })
 }
 
+/// A table with its place.
 type Section<'a> = (&'a DeTable<'a>, std::ops::Range<usize>);
+
+fn read_holdout((table, span): Section<'_>, diagnostics: &mut Vec<Diagnostic>) -> Option<Holdout> {
+    let mut table = Table::new(table, "[holdout]", span, diagnostics);
+    let gate = table.required_text("gate", "\"data/gate.csv\"");
+    let (tune, audit) = (table.text("tune"), table.text("audit"));
+    table.finish();
+    Some(Holdout {
+        gate: gate?,
+        tune,
+        audit,
+    })
+}
 
 fn read_pipeline(
     (table, span): Section<'_>,
@@ -331,8 +333,10 @@ fn read_lora(
     let learning_rate = number("learning_rate", 1e-9..10.0, usual.learning_rate);
     let weight_decay = number("weight_decay", 0.0..10.0, usual.weight_decay);
     let lora_plus_ratio = number("lora_plus_ratio", 1e-3..1e4, usual.lora_plus_ratio);
+    let micro_batch_size = table.count("micro_batch_size", 1..65_537);
+    let mut count = |key, range, usual| table.count(key, range).unwrap_or(usual);
     let settings = LoraSettings {
-        rank: table.count("rank", 1..1025).unwrap_or(usual.rank),
+        rank: count("rank", 1..1025, usual.rank),
         alpha,
         scaling,
         dropout,
@@ -342,25 +346,15 @@ fn read_lora(
         decay,
         lora_plus_ratio,
         weight_decay,
-        warmup_steps: table
-            .count("warmup_steps", 0..1_000_000)
-            .unwrap_or(usual.warmup_steps),
-        max_steps: table
-            .count("max_steps", 1..1_000_000)
-            .unwrap_or(usual.max_steps),
+        warmup_steps: count("warmup_steps", 0..1_000_000, usual.warmup_steps),
+        max_steps: count("max_steps", 1..1_000_000, usual.max_steps),
         stop,
-        tune_every_steps: table
-            .count("tune_every_steps", 1..1_000_000)
-            .unwrap_or(usual.tune_every_steps),
-        micro_batch_size: table.count("micro_batch_size", 1..65_537),
+        tune_every_steps: count("tune_every_steps", 1..1_000_000, usual.tune_every_steps),
+        micro_batch_size,
         max_grad_norm,
         precision: precision.unwrap_or(usual.precision),
-        batch_size: table
-            .count("batch_size", 1..65_537)
-            .unwrap_or(usual.batch_size),
-        max_tokens: table
-            .count("max_tokens", 3..65_537)
-            .unwrap_or(usual.max_tokens),
+        batch_size: count("batch_size", 1..65_537, usual.batch_size),
+        max_tokens: count("max_tokens", 3..65_537, usual.max_tokens),
     };
     table.finish();
     settings
@@ -374,10 +368,7 @@ fn read_accept(
     let usual = AcceptSettings::default();
     let title = format!("{}.accept]", task.trim_end_matches(']'));
     let mut table = Table::new(table, title, span, diagnostics);
-    let rules = [
-        ("t-skew", AcceptRule::TSkew),
-        ("threshold", AcceptRule::Threshold),
-    ];
+    let rules = [("t-skew", Rule::TSkew), ("threshold", Rule::Threshold)];
     let rule = table.word("rule", &rules).unwrap_or(usual.rule);
     let min_delta = table
         .number("min_delta", 0.0..100.0)
@@ -387,7 +378,8 @@ fn read_accept(
         min_delta: min_delta.unwrap_or(usual.min_delta),
         alpha: table
             .number("alpha", 1e-9..0.5)
-            .map_or(usual.alpha, |n| n.value),
+            .and_then(|n| Chance::of(n.value))
+            .unwrap_or(usual.alpha),
         looks: table
             .count("looks", 1..1_000_001)
             .map_or(usual.looks, |looks| looks as u64),

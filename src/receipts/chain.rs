@@ -1,140 +1,187 @@
 //! `receipts.jsonl`: append-only, fsynced, each record naming the hash of the one before.
+//!
+//! It is read forward from a place that is known, so that a command costs what is new; single
+//! receipts are found by their number without reading the others.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::envelope::{Envelope, EnvelopeError};
+use serde::{Deserialize, Serialize};
+
+use super::error::{ChainError, LineFault};
 use super::key::{Keyring, NodeKey};
-use super::statement::{Receipt, Statement};
+use super::line::{self, Entry};
+use super::receipt::Receipt;
 use crate::digest::Digest;
 use crate::files::{self, Access, FileError};
 
-/// A receipt in its place.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// What it says.
-    pub receipt: Receipt,
-    /// `receipt_hash`: SHA-256 of the payload bytes.
-    pub hash: Digest,
-    /// 1-based line in the file.
-    pub line: usize,
+/// No line is longer: a receipt has some kilobytes.
+const LONGEST_LINE: u64 = 1 << 22;
+
+/// A place between two lines of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// Lines before it.
+    pub lines: u64,
+    /// Bytes before it.
+    pub bytes: u64,
+    /// `receipt_hash` of the line before it; zeros at the start.
+    pub last: Digest,
+}
+
+impl Place {
+    /// Before the first line.
+    pub const START: Self = Self {
+        lines: 0,
+        bytes: 0,
+        last: Digest::ZERO,
+    };
 }
 
 /// The end of the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tail {
     /// It ends with a newline, or is empty.
     Whole,
-    /// It ends in a line that a crash cut off: its byte offset.
-    Torn(usize),
+    /// It ends in a line that a crash cut off, or that is being written.
+    Torn,
 }
 
-/// Why the chain cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ChainError {
-    /// The file could not be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A line is not an envelope signed by a known key.
-    #[error("{}, line {line} (receipt seq {seq}): {cause}", path.display())]
-    Envelope {
-        /// The file.
-        path: PathBuf,
-        /// 1-based line.
-        line: usize,
-        /// Position in the chain.
-        seq: u64,
-        /// What is wrong.
-        cause: EnvelopeError,
-    },
-    /// The payload is signed but is not a receipt.
-    #[error("{}, line {line} (receipt seq {seq}): the payload is not a receipt: {cause}", path.display())]
-    Payload {
-        /// The file.
-        path: PathBuf,
-        /// 1-based line.
-        line: usize,
-        /// Position in the chain.
-        seq: u64,
-        /// What is wrong.
-        cause: String,
-    },
-    /// A record was removed, added or moved.
-    #[error("{}, line {line} (receipt seq {seq}): {what}", path.display())]
-    Broken {
-        /// The file.
-        path: PathBuf,
-        /// 1-based line.
-        line: usize,
-        /// Position in the chain.
-        seq: u64,
-        /// What does not fit.
-        what: String,
-    },
-    /// The last line was cut off.
-    #[error("{}, line {line} (receipt seq {seq}): the last line is cut off", path.display())]
-    Torn {
-        /// The file.
-        path: PathBuf,
-        /// 1-based line.
-        line: usize,
-        /// Position in the chain.
-        seq: u64,
-    },
-}
-
-impl ChainError {
-    /// What a person can do about it.
-    pub fn hint(&self) -> String {
-        match self {
-            Self::File(error) => error.hint().unwrap_or_default(),
-            Self::Torn { .. } => {
-                "the next `cryo apply` moves the incomplete line to a file of its own and goes on"
-                    .into()
-            }
-            Self::Envelope {
-                cause: EnvelopeError::UnknownKey(id),
-                ..
-            } => format!("restore receipts/keys/{id}.pem from a backup; nothing was changed"),
-            _ => "restore receipts/receipts.jsonl from a backup; nothing was changed".into(),
-        }
-    }
-}
-
-/// All receipts of a project, verified.
+/// The file of a chain, read up to a place.
 #[derive(Debug)]
 pub struct Chain {
     path: PathBuf,
-    entries: Vec<Entry>,
+    keyring: Keyring,
+    end: Place,
 }
 
 impl Chain {
-    /// Reads and verifies the file; one that does not exist is empty.
+    /// A file that is known up to a place; it need not exist.
+    pub const fn at(path: PathBuf, keyring: Keyring, end: Place) -> Self {
+        Self { path, keyring, end }
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The keys that count.
+    pub const fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// How far it has been read.
+    pub const fn end(&self) -> Place {
+        self.end
+    }
+
+    /// Reads the whole lines from where it has been read to, and hands each on. One that is not
+    /// finished is left: somebody may be writing it.
     ///
     /// # Errors
-    /// The first line that is cut off, altered, out of order or signed by an unknown key.
-    pub fn read(path: &Path, keyring: &Keyring) -> Result<Self, ChainError> {
-        let bytes = files::read_if_there(path)?.unwrap_or_default();
-        let mut entries: Vec<Entry> = Vec::new();
-        let whole = match tail(&bytes) {
-            Tail::Whole => bytes.as_slice(),
-            Tail::Torn(at) => &bytes[..at],
+    /// The first line that is altered, out of order or signed by an unknown key, and whatever
+    /// `take` says of one.
+    pub fn follow(
+        &mut self,
+        mut take: impl FnMut(Entry) -> Result<(), LineFault>,
+    ) -> Result<Tail, ChainError> {
+        let Some(mut reader) = self.reader()? else {
+            return Ok(Tail::Whole);
         };
-        for line in whole.split_inclusive(|&byte| byte == b'\n') {
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
-            let entry = read_entry(path, line, entries.last(), keyring)?;
-            entries.push(entry);
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            let read = Read::by_ref(&mut reader)
+                .take(LONGEST_LINE)
+                .read_until(b'\n', &mut bytes)
+                .map_err(|error| FileError::reading(&self.path, error))?;
+            match bytes.strip_suffix(b"\n") {
+                None if read == 0 => return Ok(Tail::Whole),
+                None if (read as u64) < LONGEST_LINE => return Ok(Tail::Torn),
+                None => {
+                    let endless = format!("it has more than {LONGEST_LINE} bytes");
+                    return Err(self.fault(LineFault::Broken(endless)));
+                }
+                Some(line) => {
+                    let entry = self.next(line).map_err(|fault| self.fault(fault))?;
+                    let end = Place {
+                        lines: self.end.lines + 1,
+                        bytes: self.end.bytes + read as u64,
+                        last: entry.hash,
+                    };
+                    take(entry).map_err(|fault| self.fault(fault))?;
+                    self.end = end;
+                }
+            }
         }
-        if let Tail::Torn(_) = tail(&bytes) {
-            return Err(ChainError::Torn {
-                path: path.to_owned(),
-                line: entries.len() + 1,
-                seq: entries.len() as u64,
-            });
+    }
+
+    fn reader(&self) -> Result<Option<BufReader<File>>, ChainError> {
+        let opened = match File::open(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.and_then(|mut file| {
+                file.seek(SeekFrom::Start(self.end.bytes))?;
+                Ok(BufReader::with_capacity(1 << 16, file))
+            }),
+        };
+        let reader = opened.map_err(|error| FileError::reading(&self.path, error))?;
+        Ok(Some(reader))
+    }
+
+    fn next(&self, bytes: &[u8]) -> Result<Entry, LineFault> {
+        let entry = line::open(bytes, Some(self.end.lines), &self.keyring)?;
+        let (said, before) = (entry.receipt.prev_receipt_hash, self.end.last);
+        if said != before {
+            return Err(LineFault::Broken(format!(
+                "it follows {said}, but the receipt before it is {before}"
+            )));
         }
-        Ok(Self {
-            path: path.to_owned(),
-            entries,
-        })
+        Ok(entry)
+    }
+
+    /// An error of the line at the end of what was read.
+    pub fn fault(&self, fault: LineFault) -> ChainError {
+        self.fault_at(self.end.lines, fault)
+    }
+
+    /// An error of a receipt.
+    pub fn fault_at(&self, seq: u64, fault: LineFault) -> ChainError {
+        ChainError::Line {
+            path: self.path.clone(),
+            line: seq + 1,
+            seq,
+            fault,
+        }
+    }
+
+    /// Gives a receipt its place behind the last one.
+    pub fn place(&self, receipt: Receipt, key: &NodeKey) -> Receipt {
+        Receipt {
+            seq: self.end.lines,
+            prev_receipt_hash: self.end.last,
+            node: key.id().to_owned(),
+            ..receipt
+        }
+    }
+
+    /// Signs a receipt that has its place and puts it on disk before returning. Only `standing`
+    /// calls it, which has checked what the receipt says.
+    ///
+    /// # Errors
+    /// When it cannot be written; the chain is then as before.
+    pub fn append(&mut self, receipt: Receipt, key: &NodeKey) -> Result<Entry, ChainError> {
+        let (entry, text) = line::seal(receipt, key).map_err(|fault| self.fault(fault))?;
+        files::append(&self.path, text.as_bytes())?;
+        self.keyring.admit(key);
+        self.end = Place {
+            lines: self.end.lines + 1,
+            bytes: self.end.bytes + text.len() as u64,
+            last: entry.hash,
+        };
+        Ok(entry)
     }
 
     /// Repairs the end of a file that does not end in a newline. A whole record that lacks only
@@ -144,141 +191,47 @@ impl Chain {
     /// # Errors
     /// When the files cannot be written.
     pub fn repair_tail(path: &Path, keyring: &Keyring) -> Result<Option<PathBuf>, ChainError> {
-        let Some(mut bytes) = files::read_if_there(path)? else {
+        let Some((whole, torn)) = torn_tail(path)? else {
             return Ok(None);
         };
-        let Tail::Torn(at) = tail(&bytes) else {
-            return Ok(None);
-        };
-        let last = bytes.len() - 1;
-        if Envelope::open(&bytes[at..], keyring).is_ok() {
-            bytes.push(b'\n');
-            files::replace(path, &bytes, Access::Usual)?;
-            return Ok(None);
-        }
-        if Envelope::open(&bytes[at..last], keyring).is_ok() {
-            bytes[last] = b'\n';
-            files::replace(path, &bytes, Access::Usual)?;
+        let is_record = |bytes: &[u8]| super::Envelope::open(bytes, keyring).is_ok();
+        // Its newline is missing, or is another byte.
+        let record = [torn.len(), torn.len() - 1]
+            .into_iter()
+            .find(|&length| is_record(&torn[..length]));
+        if let Some(length) = record {
+            files::cut(path, whole + length as u64)?;
+            files::append(path, b"\n")?;
             return Ok(None);
         }
         let aside = (1..)
             .map(|number| path.with_extension(format!("torn-{number}")))
             .find(|candidate| !candidate.exists())
             .unwrap_or_else(|| path.with_extension("torn"));
-        files::replace(&aside, &bytes[at..], Access::Usual)?;
-        files::replace(path, &bytes[..at], Access::Usual)?;
+        files::replace(&aside, &torn, Access::Usual)?;
+        files::cut(path, whole)?;
         Ok(Some(aside))
     }
-
-    /// The receipts, oldest first.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Signs a receipt, gives it its place and puts it on disk before returning.
-    ///
-    /// # Errors
-    /// When it cannot be written; the chain is then as before.
-    pub fn append(&mut self, mut receipt: Receipt, key: &NodeKey) -> Result<&Entry, ChainError> {
-        receipt.seq = self.entries.len() as u64;
-        receipt.prev_receipt_hash = self.entries.last().map_or(Digest::ZERO, |last| last.hash);
-        key.id().clone_into(&mut receipt.node);
-        let line = self.entries.len() + 1;
-        let statement = Statement::new(receipt);
-        let payload =
-            serde_json_canonicalizer::to_vec(&statement).map_err(|error| ChainError::Payload {
-                path: self.path.clone(),
-                line,
-                seq: statement.predicate.seq,
-                cause: error.to_string(),
-            })?;
-        let hash = Digest::of(&payload);
-        let mut text = Envelope::seal(&payload, key).to_line();
-        text.push('\n');
-        files::append(&self.path, text.as_bytes())?;
-        self.entries.push(Entry {
-            receipt: statement.predicate,
-            hash,
-            line,
-        });
-        Ok(&self.entries[line - 1])
-    }
 }
 
-fn tail(bytes: &[u8]) -> Tail {
-    match bytes.iter().rposition(|&byte| byte == b'\n') {
-        _ if bytes.is_empty() => Tail::Whole,
-        Some(at) if at + 1 == bytes.len() => Tail::Whole,
-        Some(at) => Tail::Torn(at + 1),
-        None => Tail::Torn(0),
-    }
-}
-
-fn read_entry(
-    path: &Path,
-    line_bytes: &[u8],
-    last: Option<&Entry>,
-    keyring: &Keyring,
-) -> Result<Entry, ChainError> {
-    let line = last.map_or(1, |last| last.line + 1);
-    let seq = line as u64 - 1;
-    let (payload, key_id) =
-        Envelope::open(line_bytes, keyring).map_err(|cause| ChainError::Envelope {
-            path: path.to_owned(),
-            line,
-            seq,
-            cause,
-        })?;
-    let statement: Statement =
-        serde_json::from_slice(&payload).map_err(|error| ChainError::Payload {
-            path: path.to_owned(),
-            line,
-            seq,
-            cause: error.to_string(),
-        })?;
-    let broken = |what: String| ChainError::Broken {
-        path: path.to_owned(),
-        line,
-        seq,
-        what,
+/// What follows the last newline, and how many bytes come before it.
+fn torn_tail(path: &Path) -> Result<Option<(u64, Vec<u8>)>, ChainError> {
+    let Some(length) = files::size_if_there(path)? else {
+        return Ok(None);
     };
-    if !statement.has_known_types() {
-        return Err(broken("unknown statement or predicate type".into()));
+    let mut from = length.saturating_sub(1 << 16);
+    loop {
+        let bytes = files::read_from(path, from)?;
+        let newline = bytes.iter().rposition(|&byte| byte == b'\n');
+        let start = match newline {
+            Some(at) => at + 1,
+            None if from == 0 => 0,
+            None => {
+                from = from.saturating_sub(1 << 20);
+                continue;
+            }
+        };
+        let torn = bytes[start..].to_vec();
+        return Ok((!torn.is_empty()).then_some((from + start as u64, torn)));
     }
-    let canonical = serde_json::from_slice::<serde_json::Value>(&payload)
-        .ok()
-        .and_then(|value| serde_json_canonicalizer::to_vec(&value).ok());
-    if canonical.as_ref() != Some(&payload) {
-        return Err(broken("its payload is not in RFC 8785 form".into()));
-    }
-    let receipt = statement.predicate;
-    if receipt.node != key_id {
-        return Err(broken(format!(
-            "it says node {}, but key {key_id} signed it",
-            receipt.node
-        )));
-    }
-    if receipt.seq != seq {
-        return Err(broken(format!(
-            "it says seq {}: a receipt is missing, repeated or moved",
-            receipt.seq
-        )));
-    }
-    let expected = last.map_or(Digest::ZERO, |last| last.hash);
-    if receipt.prev_receipt_hash != expected {
-        return Err(broken(format!(
-            "it follows {}, but the receipt before it is {expected}",
-            receipt.prev_receipt_hash
-        )));
-    }
-    Ok(Entry {
-        receipt,
-        hash: Digest::of(&payload),
-        line,
-    })
 }

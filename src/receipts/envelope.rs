@@ -95,11 +95,17 @@ impl Envelope {
         )
     }
 
-    /// Parses a line, checks every signature and returns the payload bytes and the first key id.
+    /// The payload of a line that was checked before.
+    pub fn payload_of(line: &[u8]) -> Option<Vec<u8>> {
+        let envelope: Self = serde_json::from_slice(line).ok()?;
+        STANDARD.decode(&envelope.payload).ok()
+    }
+
+    /// Parses a line, checks every signature and returns the payload bytes and who signed them.
     ///
     /// # Errors
     /// When any byte of the line is not what a known key signed and this program wrote.
-    pub fn open(line: &[u8], keyring: &Keyring) -> Result<(Vec<u8>, String), EnvelopeError> {
+    pub fn open(line: &[u8], keyring: &Keyring) -> Result<(Vec<u8>, Vec<String>), EnvelopeError> {
         let envelope: Self = serde_json::from_slice(line)
             .map_err(|error| EnvelopeError::Malformed(error.to_string()))?;
         if envelope.payload_type != PAYLOAD_TYPE {
@@ -128,7 +134,8 @@ impl Envelope {
         if envelope.to_line().as_bytes() != line {
             return Err(EnvelopeError::NotCanonical);
         }
-        Ok((payload, envelope.signatures[0].keyid.clone()))
+        let signers = envelope.signatures.into_iter();
+        Ok((payload, signers.map(|signature| signature.keyid).collect()))
     }
 }
 

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
+use ed25519_dalek::pkcs8::{
+    DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, KeypairBytes,
+};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
 use crate::digest::Digest;
@@ -14,17 +16,9 @@ use crate::files::{self, Access, FileError};
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The file could not be read or written.
+    /// The file could not be read or written, or others can read the private key.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Others can read the private key.
-    #[error("{} is readable by others (mode {mode:03o})", path.display())]
-    Exposed {
-        /// The key file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
     /// Not an Ed25519 key in PEM form.
     #[error("{} is not an Ed25519 key in PEM form", .0.display())]
     Malformed(PathBuf),
@@ -38,7 +32,6 @@ impl KeyError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::File(error) => error.hint(),
-            Self::Exposed { path, .. } => Some(format!("chmod 600 {}", path.display())),
             Self::Malformed(path) => Some(format!(
                 "restore {} from a backup; a new key would not match the receipts signed so far",
                 path.display()
@@ -60,10 +53,9 @@ impl NodeKey {
     /// # Errors
     /// When it cannot be read, is not a key, or is readable by others.
     pub fn load(path: &Path) -> Result<Option<Self>, KeyError> {
-        let Some(pem) = files::read_if_there(path)? else {
+        let Some(pem) = files::read_private(path)? else {
             return Ok(None);
         };
-        refuse_exposed(path)?;
         let pem = String::from_utf8(pem).map_err(|_| KeyError::Malformed(path.into()))?;
         let key = SigningKey::from_pkcs8_pem(&pem).map_err(|_| KeyError::Malformed(path.into()))?;
         Ok(Some(Self {
@@ -84,7 +76,7 @@ impl NodeKey {
                 let mut seed = [0; 32];
                 getrandom::fill(&mut seed).map_err(KeyError::Randomness)?;
                 let key = SigningKey::from_bytes(&seed);
-                let pem = key
+                let pem = without_public_half(&key)
                     .to_pkcs8_pem(LineEnding::LF)
                     .map_err(|_| KeyError::Malformed(path.into()))?;
                 files::replace(path, pem.as_bytes(), Access::Private)?;
@@ -119,26 +111,17 @@ impl NodeKey {
     }
 }
 
+/// So that it is written as PKCS #8 in version 1 (RFC 5208): OpenSSL 3.0 and Python's `cryptography`
+/// do not know version 2, which has the public half too. Both versions are read.
+fn without_public_half(key: &SigningKey) -> KeypairBytes {
+    KeypairBytes {
+        secret_key: key.to_bytes(),
+        public_key: None,
+    }
+}
+
 fn key_id(public: &VerifyingKey) -> String {
     Digest::of(public.as_bytes()).hex()[..16].to_owned()
-}
-
-#[cfg(unix)]
-fn refuse_exposed(path: &Path) -> Result<(), KeyError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(path).map_or(0, |meta| meta.permissions().mode() & 0o777);
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    Err(KeyError::Exposed {
-        path: path.to_owned(),
-        mode,
-    })
-}
-
-#[cfg(not(unix))]
-fn refuse_exposed(_path: &Path) -> Result<(), KeyError> {
-    Ok(())
 }
 
 /// The public keys whose signatures count. Keys are never removed: old receipts need them.
@@ -146,6 +129,11 @@ fn refuse_exposed(_path: &Path) -> Result<(), KeyError> {
 pub struct Keyring(BTreeMap<String, VerifyingKey>);
 
 impl Keyring {
+    /// Adds the key of this node, which may be newer than the folder was when it was read.
+    pub fn admit(&mut self, key: &NodeKey) {
+        self.0.insert(key.id.clone(), key.key.verifying_key());
+    }
+
     /// Loads every `*.pem` of a folder; a folder that does not exist holds none.
     ///
     /// # Errors
@@ -190,6 +178,11 @@ impl Keyring {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     #[test]
@@ -213,5 +206,48 @@ mod tests {
             let error = NodeKey::load_or_create(&path, &public).err().unwrap();
             assert!(error.hint().unwrap().starts_with("chmod 600 "), "{error}");
         }
+    }
+
+    #[test]
+    #[expect(clippy::print_stderr, reason = "says why it tests nothing")]
+    fn openssl_reads_the_key_that_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        let node = NodeKey::load_or_create(&path, folder.path()).unwrap();
+        let der = STANDARD.decode(pem_body(&files::read_text(&path).unwrap()));
+        let mut expected =
+            b"\x30\x2e\x02\x01\0\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20".to_vec();
+        expected.extend(node.key.to_bytes());
+        assert_eq!(der.unwrap(), expected);
+        let mut openssl = Command::new("openssl");
+        let Ok(shown) = openssl.args(["pkey", "-pubout", "-in"]).arg(&path).output() else {
+            eprintln!("skipped: there is no openssl");
+            return;
+        };
+        let public = folder.path().join(format!("{}.pem", node.id()));
+        assert_eq!(
+            String::from_utf8(shown.stdout).unwrap(),
+            files::read_text(&public).unwrap(),
+            "{}",
+            String::from_utf8_lossy(&shown.stderr)
+        );
+    }
+
+    #[test]
+    fn a_key_with_its_public_half_is_read_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let pem = key.to_pkcs8_pem(LineEnding::LF).unwrap();
+        assert_eq!(STANDARD.decode(pem_body(&pem)).unwrap().len(), 83);
+        files::replace(&path, pem.as_bytes(), Access::Private).unwrap();
+        let node = NodeKey::load(&path).unwrap().unwrap();
+        assert_eq!(node.id(), key_id(&key.verifying_key()));
+    }
+
+    fn pem_body(pem: &str) -> String {
+        pem.lines()
+            .filter(|line| !line.starts_with("---"))
+            .collect()
     }
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::{Settings, listen_at};
+use super::values::Settings;
+use crate::energy::agent::Listen;
 use crate::energy::{Inflow, ProbeChoice, RaplChoice};
-use crate::model::fetch::Source;
-use crate::pipeline::{Diagnostic, SourceText, Table, read_model_section};
+use crate::model::fetch::{ParseSourceError, PinnedFile, Source};
+use crate::pipeline::{At, Diagnostic, ModelSection, SourceText, Table, read_model_section};
 use crate::units::{Joules, Watts};
+use crate::words::Provenance;
 
 const INFLOWS: [(&str, Inflow); 2] = [("foreign", Inflow::Foreign), ("off", Inflow::Off)];
 const RAPL: [(&str, RaplChoice); 3] = [
@@ -39,6 +41,9 @@ pub(super) fn read(settings: &mut Settings, source: &SourceText) -> Vec<Diagnost
     if let Some(threads) = table.count("threads", 1..65_537) {
         settings.threads = Some(threads);
     }
+    if let Some(keys) = table.texts("trusted_keys") {
+        settings.trusted_keys = keys.into_iter().map(|key| key.value).collect();
+    }
     if let Some(cache) = path(&mut table, "cache") {
         settings.cache = cache;
     }
@@ -61,15 +66,22 @@ pub(super) fn read(settings: &mut Settings, source: &SourceText) -> Vec<Diagnost
         let Some(model) = read_model_section(inner, &name, &mut found) else {
             continue;
         };
-        for source in &model.sources {
-            if let Err(error) = source.value.parse::<Source>() {
-                found.push(Diagnostic::new(source.span.clone(), error.to_string()));
-            }
-        }
+        found.extend(model_faults(&model));
         settings.models.insert(name.value, model);
     }
     found.sort_by_key(|diagnostic| diagnostic.span.start);
     found
+}
+
+/// What is wrong with the words of a model's entry, here or in a pipeline.
+pub fn model_faults(model: &ModelSection) -> impl Iterator<Item = Diagnostic> {
+    let wrong = |at: &At<String>, error: Option<ParseSourceError>| {
+        error.map(|error| Diagnostic::new(at.span.clone(), error.to_string()))
+    };
+    let sources = model.sources.iter();
+    let sources = sources.filter_map(move |at| wrong(at, at.value.parse::<Source>().err()));
+    let files = model.files.iter();
+    sources.chain(files.filter_map(move |(at, _)| wrong(at, at.value.parse::<PinnedFile>().err())))
 }
 
 fn path(table: &mut Table<'_, '_>, key: &'static str) -> Option<PathBuf> {
@@ -107,11 +119,13 @@ fn read_bucket(settings: &mut Settings, mut table: Table<'_, '_>) {
 }
 
 fn read_meter(settings: &mut Settings, mut table: Table<'_, '_>) {
+    let notes = &mut settings.notes;
     if let Some(hz) = table.number("hz", 1.0..MOST) {
-        settings.hz = hz.value.min(MOST_HZ);
+        settings.hz = at_most("meter.hz", hz.value, MOST_HZ, notes);
     }
     if let Some(seconds) = table.number("baseline_seconds", 1.0..MOST) {
-        let seconds = seconds.value.min(LONGEST_BASELINE_SECONDS);
+        let longest = LONGEST_BASELINE_SECONDS;
+        let seconds = at_most("meter.baseline_seconds", seconds.value, longest, notes);
         settings.baseline_time = Duration::from_secs_f64(seconds);
     }
     if let Some(watts) = table.number("idle_learn_watts", 0.1..MOST) {
@@ -123,7 +137,10 @@ fn read_meter(settings: &mut Settings, mut table: Table<'_, '_>) {
     if let Some(require) = table.flag("require_baseline") {
         settings.require_baseline = require;
     }
-    if let Some(provenance) = table.parsed("min_provenance", str::parse) {
+    if let Some(provenance) = table.parsed("min_provenance", |text| {
+        text.parse::<Provenance>()
+            .map_err(|error| error.to_string())
+    }) {
         settings.min_provenance = Some(provenance);
     }
     let sources = &mut settings.sources;
@@ -152,6 +169,16 @@ fn read_meter(settings: &mut Settings, mut table: Table<'_, '_>) {
     table.finish();
 }
 
+/// More than the most is the most, which a person is told.
+fn at_most(key: &str, value: f64, most: f64, notes: &mut Vec<String>) -> f64 {
+    if value > most {
+        notes.push(format!(
+            "{key} = {value} counts as {most}, the most there is"
+        ));
+    }
+    value.min(most)
+}
+
 fn probe_choice(text: &str) -> Result<ProbeChoice, String> {
     let wrong = || format!("`{text}` is not one of machine, sim:SEED, replay:FILE");
     match text.split_once(':') {
@@ -163,4 +190,20 @@ fn probe_choice(text: &str) -> Result<ProbeChoice, String> {
         Some(("replay", file)) if !file.is_empty() => Ok(ProbeChoice::Replayed(file.into())),
         _ => Err(wrong()),
     }
+}
+
+/// Where an agent listens: `ADDRESS:PORT` or `unix:PATH`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn listen_at(text: &str) -> Result<Listen, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        if path.is_empty() {
+            return Err("`unix:` needs a path; write unix:PATH".into());
+        }
+        return Ok(Listen::Unix(path.into()));
+    }
+    let address = text.strip_prefix("http://").unwrap_or(text);
+    let parsed = address.parse().map(Listen::Tcp);
+    parsed.map_err(|_| format!("`{text}` is neither ADDRESS:PORT nor unix:PATH"))
 }

@@ -5,128 +5,26 @@
 //! This is the only room that reads the environment.
 
 mod environment;
+mod error;
 mod file;
+mod surroundings;
+mod values;
 
-use std::collections::BTreeMap;
 use std::env;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use figment::Figment;
 use figment::providers::Serialized;
 
-pub use environment::no_color;
+pub use error::SettingsError;
+pub use file::{listen_at, model_faults};
+pub use surroundings::no_color;
+pub use values::Settings;
 
-use environment::folder_from;
-
-use crate::energy::agent::Listen;
-use crate::energy::agent::client::AgentUrl;
-use crate::energy::agent::server::DEFAULT_PORT;
-use crate::energy::{
-    BucketPolicy, DEFAULT_HZ, Inflow, ProbeChoice, Provenance, RaplChoice, Sources,
-};
-use crate::files::{self, FileError};
-use crate::learn::DeviceChoice;
-use crate::model::fetch::Hub;
-use crate::pipeline::{Diagnostic, ModelSection, SourceText};
-use crate::units::{Joules, Watts};
-
-/// Checked settings.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where to compute.
-    pub device: DeviceChoice,
-    /// Micro-batches at a time; the number of cores when not set.
-    pub threads: Option<usize>,
-    /// The agent to ask for joules; without one this process meters and holds the bucket.
-    pub agent_url: Option<AgentUrl>,
-    /// Where `cryo agent` listens.
-    pub listen: Listen,
-    /// What clients of the agent must show.
-    pub token_file: Option<PathBuf>,
-    /// How the bucket fills.
-    pub bucket: BucketPolicy,
-    /// Whether other work on the machine fills it too.
-    pub inflow: Inflow,
-    /// Where to look for probes.
-    pub sources: Sources,
-    /// Rounds of readings a second.
-    pub hz: f64,
-    /// Time for the first baseline.
-    pub baseline_time: Duration,
-    /// More power than this is not idle.
-    pub idle_learn: Option<Watts>,
-    /// Idle power that a person vouches for.
-    pub idle: Option<Watts>,
-    /// Whether a run ends when idle power cannot be learned; else it takes nothing off.
-    pub require_baseline: bool,
-    /// Weaker joules are refused.
-    pub min_provenance: Option<Provenance>,
-    /// Models known to every pipeline.
-    pub models: BTreeMap<String, ModelSection>,
-    /// Fetched models.
-    pub cache: PathBuf,
-    /// How the hub is reached.
-    pub hub: Hub,
-    /// What a person should know of what was set.
-    pub notes: Vec<String>,
-}
-
-/// Settings that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// A file has errors.
-    #[error("{} has {} error{}", .0.path, .1.len(), if .1.len() == 1 { "" } else { "s" })]
-    Written(SourceText, Vec<Diagnostic>),
-    /// A file is there and cannot be read.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A variable of the environment says what cannot be.
-    #[error("the variable {name}: {what}")]
-    Variable {
-        /// Its name.
-        name: String,
-        /// What is wrong.
-        what: String,
-        /// What to do.
-        hint: Option<String>,
-    },
-    /// The layers do not fit together.
-    #[error("the settings' layers: {0}")]
-    Layers(String),
-    /// Nobody says where fetched models go.
-    #[error("there is no home folder, so `cache` must say where fetched models are kept")]
-    NoCache,
-    /// A model is asked for that no file declares.
-    #[error("there is no model `{name}` in cryo.toml")]
-    NoModel {
-        /// The name.
-        name: String,
-        /// The names that there are.
-        known: Vec<String>,
-    },
-}
-
-impl SettingsError {
-    /// What a person can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Written(..) => None,
-            Self::File(error) => error.hint(),
-            Self::Variable { hint, .. } => hint.clone(),
-            Self::Layers(_) => None,
-            Self::NoCache => Some("set `cache = \"/a/folder\"` in cryo.toml".into()),
-            Self::NoModel { known, .. } if known.is_empty() => {
-                Some("declare it: a table [models.NAME] with `sources` and `sha256`".into())
-            }
-            Self::NoModel { name, known } => {
-                Diagnostic::new(0..0, "")
-                    .did_you_mean(name, known.iter().map(String::as_str))
-                    .hint
-            }
-        }
-    }
-}
+use crate::energy::ProbeChoice;
+use crate::files;
+use crate::pipeline::{Diagnostic, SourceText};
+use surroundings::folder_from;
 
 impl Settings {
     /// Reads every layer for a project folder.
@@ -147,48 +45,23 @@ impl Settings {
         let merged = merged(&layers)?;
         let mut settings = Self::usual();
         refuse(merged.clone(), file::read(&mut settings, &merged))?;
-        settings.notes = environment::notes();
+        settings.notes.extend(environment::notes());
         if settings.cache.as_os_str().is_empty() {
             return Err(SettingsError::NoCache);
         }
+        settings.start_paths_at(project);
         Ok(settings)
     }
 
-    /// What holds where nobody says anything.
-    fn usual() -> Self {
-        let cache = folder_from("XDG_CACHE_HOME", ".cache");
-        Self {
-            device: DeviceChoice::Auto,
-            threads: None,
-            agent_url: None,
-            listen: Listen::Tcp(([127, 0, 0, 1], DEFAULT_PORT).into()),
-            token_file: None,
-            bucket: BucketPolicy {
-                cap: Joules::from_smallest(40_000_000_000),
-                allowance: Watts(0.0),
-                opening_grant: Joules::ZERO,
-            },
-            inflow: Inflow::Foreign,
-            sources: Sources {
-                choice: ProbeChoice::Machine,
-                nvml_library: None,
-                powercap: "/sys/class/powercap".into(),
-                rapl: RaplChoice::Packages { dram: false },
-                perf: "/sys/bus/event_source/devices/power".into(),
-                hwmon: "/sys/class/hwmon".into(),
-                proc: "/proc".into(),
-                cpu_tdp: None,
-            },
-            hz: DEFAULT_HZ,
-            baseline_time: Duration::from_secs(3),
-            idle_learn: None,
-            idle: None,
-            require_baseline: false,
-            min_provenance: None,
-            models: BTreeMap::new(),
-            cache: cache.map_or_else(PathBuf::new, |folder| folder.join("cryoflux/models")),
-            hub: environment::hub(),
-            notes: Vec::new(),
+    /// Relative paths start where those of data do, wherever the command was typed.
+    fn start_paths_at(&mut self, project: &Path) {
+        let replayed = match &mut self.sources.choice {
+            ProbeChoice::Replayed(file) => Some(file),
+            _ => None,
+        };
+        let paths = [Some(&mut self.cache), self.token_file.as_mut(), replayed];
+        for path in paths.into_iter().flatten() {
+            *path = project.join(&*path);
         }
     }
 }
@@ -231,25 +104,13 @@ fn merged(layers: &[SourceText]) -> Result<SourceText, SettingsError> {
     })
 }
 
-/// Where an agent listens: `ADDRESS:PORT` or `unix:PATH`.
-///
-/// # Errors
-/// What is wrong with the text.
-pub fn listen_at(text: &str) -> Result<Listen, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        if path.is_empty() {
-            return Err("`unix:` needs a path; write unix:PATH".into());
-        }
-        return Ok(Listen::Unix(path.into()));
-    }
-    let address = text.strip_prefix("http://").unwrap_or(text);
-    let parsed = address.parse().map(Listen::Tcp);
-    parsed.map_err(|_| format!("`{text}` is neither ADDRESS:PORT nor unix:PATH"))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::learn::DeviceChoice;
+    use crate::units::{Joules, Watts};
 
     fn load(text: &str) -> Result<Settings, SettingsError> {
         let folder = tempfile::tempdir().unwrap();
@@ -331,6 +192,35 @@ mod tests {
             let said = first.hint.as_deref().unwrap_or_default();
             assert!(said.contains(hint), "{text}: {first:?}");
         }
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_project() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "cache = \"models\"\n[agent]\ntoken_file = \"token\"\n[meter]\nprobes = \"replay:a.jsonl\"\n";
+        std::fs::write(folder.path().join("cryo.toml"), text).unwrap();
+        let settings = Settings::load(folder.path()).unwrap();
+        assert_eq!(settings.cache, folder.path().join("models"));
+        assert_eq!(settings.token_file, Some(folder.path().join("token")));
+        let replayed = ProbeChoice::Replayed(folder.path().join("a.jsonl"));
+        assert_eq!(settings.sources.choice, replayed);
+        let settings = load("cache = \"/models\"\n").unwrap();
+        assert_eq!(settings.cache, Path::new("/models"));
+    }
+
+    #[test]
+    fn what_counts_as_less_than_it_says_is_told() {
+        let settings = load("[meter]\nhz = 250\nbaseline_seconds = 601\n").unwrap();
+        assert_eq!(settings.hz, 100.0);
+        assert_eq!(settings.baseline_time, Duration::from_secs(600));
+        assert_eq!(
+            settings.notes,
+            [
+                "meter.hz = 250 counts as 100, the most there is",
+                "meter.baseline_seconds = 601 counts as 600, the most there is",
+            ]
+        );
+        assert!(load("[meter]\nhz = 100\n").unwrap().notes.is_empty());
     }
 
     #[test]

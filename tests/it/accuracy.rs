@@ -8,8 +8,8 @@ use std::time::Duration;
 use cryoflux::clock::Timestamp;
 use cryoflux::energy::probes::sim::{Sensor, Shows, Simulated, Trace};
 use cryoflux::energy::{
-    Baseline, Clock, Flow, Flows, Idle, IdleState, Inflow, Label, LeaseId, Measured, Mono, Probe,
-    ProbeInfo, Provenance, Sampler, VirtualClock,
+    Baseline, Before, Clock, Flow, Flows, Idle, IdleState, Inflow, Label, LeaseId, Measured, Mono,
+    Probe, ProbeInfo, Provenance, Sampler, VirtualClock,
 };
 use cryoflux::engine::Cadence;
 use cryoflux::units::{Joules, Watts};
@@ -108,8 +108,12 @@ impl Bench {
         let id: LeaseId = "lease".parse().unwrap();
         self.run_until(seconds(start));
         let from = self.clock.now();
-        self.flows
-            .open(id.clone(), Joules::from_smallest(1), Joules::ZERO, from);
+        self.flows.open(
+            id.clone(),
+            Joules::from_smallest(1),
+            Before::default(),
+            from,
+        );
         self.run_until(seconds(start + time));
         let until = self.clock.now();
         self.flows.close(&id, until);
@@ -223,9 +227,12 @@ fn other_work_is_credited_and_own_work_is_not() {
     // The lease starts seconds after the work and is settled seconds before its end.
     bench.run_until(seconds(63.0));
     let from = bench.clock.now();
-    bench
-        .flows
-        .open(id.clone(), Joules::from_smallest(1), Joules::ZERO, from);
+    bench.flows.open(
+        id.clone(),
+        Joules::from_smallest(1),
+        Before::default(),
+        from,
+    );
     bench.run_until(seconds(117.0));
     let until = bench.clock.now();
     bench.flows.close(&id, until);

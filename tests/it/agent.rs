@@ -34,17 +34,17 @@ use tokio::sync::watch;
 type Answer = io::Result<(u16, Value)>;
 
 const JSON: &str = "Content-Type: application/json\r\n";
-const POLICY: BucketPolicy = BucketPolicy {
+pub const POLICY: BucketPolicy = BucketPolicy {
     cap: Joules::from_smallest(120_000_000),
     allowance: Watts(0.0),
     opening_grant: Joules::from_smallest(100_000_000),
 };
 
-fn joules(whole: i64) -> Joules {
+pub fn joules(whole: i64) -> Joules {
     Joules::from_smallest(whole * 1_000_000)
 }
 
-fn take(name: &str, joules: Joules) -> Take {
+pub fn take(name: &str, joules: Joules) -> Take {
     Take {
         id: name.parse().unwrap(),
         joules,
@@ -54,8 +54,22 @@ fn take(name: &str, joules: Joules) -> Take {
 }
 
 /// A board of 25 W whose baseline is 10 W, and a bucket of 100 J that nothing but grants fills.
-fn local_agent(folder: &Path) -> LocalAgent {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+pub fn local_agent(folder: &Path) -> LocalAgent {
+    agent_with(
+        folder,
+        POLICY,
+        Timestamp::now(),
+        Arc::new(SystemClock::start()),
+    )
+}
+
+/// The same with another bucket, whose calendar shows `now`, and a clock of its own.
+pub fn agent_with(
+    folder: &Path,
+    policy: BucketPolicy,
+    now: Timestamp,
+    clock: Arc<dyn Clock>,
+) -> LocalAgent {
     let trace = Arc::new(Trace::new([(1.0, 25.0)]));
     let board = Simulated::new(trace, Sensor::COUNTER, Arc::clone(&clock));
     let (none, learned) = (BTreeMap::new(), Timestamp::from_millis(0));
@@ -68,7 +82,7 @@ fn local_agent(folder: &Path) -> LocalAgent {
     let idle = Baseline::configured(&infos, Watts(10.0), given);
     let baselines = folder.join("baselines");
     idle.freeze(&baselines).unwrap();
-    let bucket = Bucket::open(&folder.join("bucket"), POLICY, Timestamp::now()).unwrap();
+    let bucket = Bucket::open(&folder.join("bucket"), policy, now).unwrap();
     let mut discovery = Discovery::default();
     discovery.probes.push(Box::new(board));
     let settings = AgentSettings {
@@ -83,15 +97,15 @@ fn local_agent(folder: &Path) -> LocalAgent {
 }
 
 /// An agent that listens, on a thread of the test.
-struct Served {
-    agent: Arc<LocalAgent>,
-    at: SocketAddr,
+pub struct Served {
+    pub agent: Arc<LocalAgent>,
+    pub at: SocketAddr,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
 }
 
 impl Served {
-    fn start(folder: &TempDir) -> Self {
+    pub fn start(folder: &TempDir) -> Self {
         let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
         Self::with(folder.path(), &listen, None)
     }
@@ -133,7 +147,7 @@ impl Served {
     }
 }
 
-fn soon(what: &str, is_so: impl Fn() -> bool) {
+pub fn soon(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed().as_secs() < 5, "it takes too long: {what}");
@@ -299,6 +313,13 @@ const BAD_BODIES: &str = r#"
 400 POST /v1/close  {"lease":"a b"}  {"lease":"open","more":1}  {"lease":5}
 404 POST /v1/close  {"lease":"unknown"}
 404 POST /v1/forfeit  {"lease":"unknown"}
+404 POST /v1/abandon  {"lease":"unknown"}
+400 POST /v1/abandon  {"lease":""}  {"lease":"open","seconds":1}
+404 POST /v1/renew  {"lease":"unknown","ttl_s":60}
+400 POST /v1/renew  {"lease":"open"}  {"lease":"open","ttl_s":0}  {"lease":"open","ttl_s":604801}
+400 POST /v1/renew  {"lease":"open","ttl_s":-1}  {"lease":"open","ttl_s":1e300}  {"lease":"a b","ttl_s":60}
+400 POST /v1/missed  {"lease":"new","joules":1}  {"lease":"new","reserved":1,"joules":-1}
+400 POST /v1/missed  {"lease":"new","reserved":-1,"joules":1}  {"lease":"a b","reserved":1,"joules":1}
 400 POST /v1/stir  {"seconds":-1}  {"seconds":3601}  {"seconds":1e300}  {"seconds":"1"}  [1]
 400 POST /v1/grant  [5]  {"joules":5,"more":1}
 400 POST /v1/baseline  {"state":"asleep","anew":false}  {"state":"bare"}  {"state":"bare","anew":true,"or_gross":true}
@@ -339,7 +360,8 @@ fn bad_input_gets_a_clear_error_and_changes_nothing() {
         check("400", "POST /v1/grant", JSON, &body);
     }
     for body in ["", " ", "{", "null", "7", "\"\"", "[]", "{}", "{}{}", "\0"] {
-        for path in ["take", "settle", "close", "forfeit", "grant", "stir"] {
+        let paths = "take renew settle close forfeit abandon missed grant stir";
+        for path in paths.split(' ') {
             check("400", &format!("POST /v1/{path}"), JSON, body);
         }
     }
@@ -386,7 +408,7 @@ fn no_body_whatsoever_breaks_the_agent_or_fills_the_bucket() {
     for name in ["a", "b", "c"] {
         served.post("take", &format!(r#"{{"joules":5,"id":"{name}"}}"#));
     }
-    let paths = "take settle close forfeit grant stir baseline".split(' ');
+    let paths = "take renew settle close forfeit abandon missed grant stir baseline".split(' ');
     let path = prop::sample::select(paths.collect::<Vec<_>>());
     let random = (path, prop::collection::vec(any::<u8>(), 0..120));
     // Good bodies with one byte changed, which many of them survive.
@@ -395,6 +417,7 @@ fn no_body_whatsoever_breaks_the_agent_or_fills_the_bucket() {
         ("settle", r#"{"lease":"a","joules":2.5}"#),
         ("close", r#"{"lease":"b"}"#),
         ("forfeit", r#"{"lease":"c"}"#),
+        ("renew", r#"{"lease":"a","ttl_s":60}"#),
         ("stir", r#"{"seconds":1.5}"#),
     ];
     let place = (any::<prop::sample::Index>(), any::<u8>());
@@ -454,7 +477,7 @@ fn who_spends_shows_the_token_and_who_looks_need_not() {
         let (status, said) = take_with(shown);
         assert!(status == 401 && said["error"].is_string(), "{shown}");
     }
-    for path in "settle close forfeit grant stir baseline".split(' ') {
+    for path in "renew settle close forfeit abandon missed grant stir baseline".split(' ') {
         assert_eq!(served.post(path, "{}").0, 401, "{path}");
     }
     assert_eq!(served.levels(), before);

@@ -44,10 +44,21 @@ fn a_run_learns_judges_records_and_the_next_goes_on() {
         "the head's own losses are used again"
     );
     assert_ne!(two["train"]["data_root"], one["train"]["data_root"]);
+    // A model without a head knows how frequent the classes are among the rows trained on.
+    let base = &one["gate"]["base"];
+    assert_eq!(base["known_by"], "class-shares");
+    let counts = base["class_counts"].as_array().unwrap();
+    assert_eq!(counts.len(), 2);
     assert_eq!(
-        one["base_loss"], "0.693147181",
-        "a model without a head knows ln(2)"
+        counts
+            .iter()
+            .map(|count| count.as_u64().unwrap())
+            .sum::<u64>(),
+        one["train"]["examples"].as_u64().unwrap()
     );
+    let base_loss: f64 = one["base_loss"].as_str().unwrap().parse().unwrap();
+    assert!((base_loss - 2_f64.ln()).abs() < 1e-3, "{base_loss}");
+    assert_eq!(two["gate"]["base"]["known_by"], "evaluation");
     assert_eq!(one["gate"]["look"], 1);
     assert_eq!(two["gate"]["look"], 2);
     assert_eq!(one["energy"]["provenance"], "modelled");

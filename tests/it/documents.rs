@@ -1,8 +1,16 @@
 //! The documents: short where they must be, and no link leads nowhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use cryoflux::clock::Timestamp;
+use cryoflux::receipts::body::PRESENT;
+use cryoflux::receipts::{Environment, Kind, Receipt};
+use cryoflux::recipe::Precision;
+use cryoflux::task::{TaskKind, TaskRun};
+use cryoflux::words;
+use serde_json::Value;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -103,5 +111,97 @@ fn every_page_of_docs_is_in_its_index() {
         if page.parent() == Some(&root().join("docs")) && name != "README.md" {
             assert!(index.contains(&name), "docs/README.md does not name {name}");
         }
+    }
+}
+
+/// The letters of the format page, in the order of the columns of [`PRESENT`].
+const LETTERS: &str = "CLIDXRGUVM";
+
+fn format_page() -> String {
+    fs::read_to_string(root().join("docs/receipt-format.md")).unwrap()
+}
+
+/// Members of the format page's table and their "present".
+fn present() -> BTreeMap<String, String> {
+    let page = format_page();
+    let (_, table) = page.split_once("### The predicate\n").unwrap();
+    let (table, _) = table.split_once("\n### ").unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| {
+        let (member, rest) = row.split_once("` | ").unwrap();
+        let present = rest.split(" | ").nth(1).unwrap();
+        (member.to_owned(), present.to_owned())
+    })
+    .collect()
+}
+
+#[test]
+fn the_format_page_says_which_members_each_kind_has() {
+    let mut page = present();
+    for (member, marks) in PRESENT {
+        let letters = LETTERS.chars().zip(marks.chars());
+        let words: Vec<String> = letters
+            .filter_map(|(letter, mark)| match mark {
+                '!' => Some(letter.to_string()),
+                '?' => Some(format!("({letter})")),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(page.remove(member), Some(words.join(" ")), "{member}");
+    }
+    // The others are in every receipt.
+    let run = TaskRun {
+        id: "x".into(),
+        name: String::new(),
+        kind: TaskKind::Lora,
+        pipeline: "x".into(),
+    };
+    let env = Environment {
+        cryo: "x".into(),
+        backend: words::Backend::Kernels,
+        device: "x".into(),
+        precision: Precision::F32,
+    };
+    let mut bare = Receipt::about(Kind::Commit, &run, &env, Timestamp::now());
+    bare.task_kind = None;
+    let Ok(Value::Object(bare)) = serde_json::to_value(&bare) else {
+        panic!("a receipt is an object");
+    };
+    for member in bare.keys() {
+        assert_eq!(page.remove(member), Some("A".to_owned()), "{member}");
+    }
+    assert!(page.is_empty(), "unknown members: {page:?}");
+}
+
+#[test]
+fn the_format_page_names_every_word_of_receipts() {
+    let page = format_page();
+    let mut all: Vec<&str> = Vec::new();
+    macro_rules! take {
+        ($($word:ident),*) => {
+            $(all.extend(words::$word::ALL.iter().map(|word| word.as_str()));)*
+        };
+    }
+    take!(
+        Provenance,
+        BaselineLabel,
+        IdleState,
+        PowerOrigin,
+        Rule,
+        Unit,
+        Custody,
+        Backend,
+        Stopped,
+        KnownBy,
+        Caution,
+        PaidBy,
+        Assurance,
+        Outcome
+    );
+    for word in all {
+        assert!(
+            page.contains(&format!("`{word}`")),
+            "{word} is not explained"
+        );
     }
 }

@@ -287,7 +287,7 @@ fn an_agent_on_a_busy_machine_serves_runs_and_credits_nothing() {
 }
 
 #[test]
-fn a_client_that_is_killed_forfeits_its_lease_and_no_more() {
+fn a_client_that_is_killed_is_charged_what_the_agent_measured() {
     let lab = with_simulated_board();
     let agent = Agent::start(&lab);
     let text = fs::read_to_string(lab.path("cryo.toml")).unwrap();
@@ -317,9 +317,10 @@ fn a_client_that_is_killed_forfeits_its_lease_and_no_more() {
         .filter(|receipt| receipt["kind"] == "aborted")
         .collect();
     assert_eq!(aborted.len(), 1);
-    assert_eq!(number(&aborted[0]["joules_forfeited"]), 4000.0);
-    assert_eq!(aborted[0]["joules_spent"], Value::Null);
-    assert!(lab.level() <= before - 4000.0);
+    // The agent lived on and measured to the end.
+    let charged = number(&aborted[0]["joules_spent"]);
+    assert!(charged > 0.0 && charged < 4000.0, "{:#}", aborted[0]);
+    assert!(lab.level() <= before - charged);
     lab.cryo(&["verify"]).expect(0);
 }
 

@@ -33,7 +33,7 @@ fn settings() -> TrainSettings {
         b_ratio: 1.0,
         weight_decay: 0.01,
         warmup_steps: 2,
-        max_steps: 60,
+        max_steps: 20,
         batch_size: 32,
         micro_batch_size: None,
         max_grad_norm: None,
@@ -245,7 +245,11 @@ fn half_precision_is_near_and_trains() {
         let off = logits.iter().zip(&exact).map(|(a, b)| (a - b).abs());
         let off = off.fold(0.0, f32::max);
         assert!(off > 0.0 && off < tolerance, "{precision}: {off}");
-        let mut trainer = Trainer::new(&encoder, &compute, settings(), start.clone(), examples);
+        let settings = TrainSettings {
+            max_steps: 10,
+            ..settings()
+        };
+        let mut trainer = Trainer::new(&encoder, &compute, settings, start.clone(), examples);
         let losses: Vec<f64> = std::iter::from_fn(|| Some(trainer.step()?.loss)).collect();
         assert!(losses[9] < losses[0], "{precision}: {losses:?}");
     }
@@ -260,6 +264,7 @@ fn micro_batches_and_clipping_change_what_they_should() {
     let after = |change: &dyn Fn(&mut TrainSettings)| {
         let mut settings = TrainSettings {
             dropout: 0.0,
+            max_steps: 2,
             ..settings()
         };
         change(&mut settings);

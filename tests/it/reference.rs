@@ -180,10 +180,11 @@ fn check_adapter(base: &str, adapter: &str) {
     let labels = ["a", "b", "c"].map(String::from);
     let staging = Staging::new(&target.path().join("version")).unwrap();
     let merged = merge(&folder.weights, &loaded);
-    let hash = write_folder(&staging, &folder, &merged, &labels).unwrap();
+    let written = write_folder(&staging, &folder, &merged, &labels).unwrap();
     staging.commit().unwrap();
     let version = Folder::load(&target.path().join("version")).unwrap();
-    assert_eq!(version.hash, hash);
+    assert_eq!(version.manifest, written);
+    Folder::load_named(&target.path().join("version"), written.name()).unwrap();
     let head = version.head(&labels).unwrap();
     for encoder in encoders(&version) {
         let logits = logits(&encoder, &tokens, &Adapter::head_only(head.clone()));

@@ -75,7 +75,7 @@ fn an_accepted_update_says_what_it_bought_and_what_to_try() {
         &first.stdout,
         &[
             "1,500 rows embedded, 0 kept",
-            "ACCEPTED  accuracy 50.0 % (chance) -> ",
+            "ACCEPTED  accuracy 50.2 % (by class shares) -> ",
             " % on 400 rows; loss 0.693 -> ",
             "look 1 of 200",
             "trained on 480 examples in 15 steps",
@@ -106,8 +106,8 @@ fn an_accepted_update_says_what_it_bought_and_what_to_try() {
     lab.apply();
     let receipts = lab.history();
     let (one, two) = (&receipts[2]["gate"], &receipts.last().unwrap()["gate"]);
-    assert_eq!(one["base"]["accuracy"], "0.500000");
-    assert_eq!(one["base"]["known_by"], "guess");
+    assert_eq!(one["base"]["accuracy"], "0.502500");
+    assert_eq!(one["base"]["known_by"], "class-shares");
     assert_eq!(
         two["base"]["accuracy"], one["accuracy"],
         "the base is the model accepted before"
@@ -115,7 +115,7 @@ fn an_accepted_update_says_what_it_bought_and_what_to_try() {
     assert_eq!(two["base"]["known_by"], "evaluation");
     let sql = "SELECT base_accuracy FROM receipts WHERE kind = 'decision' AND task_kind = 'lora' ORDER BY seq";
     let rows = lab.cryo(&["sql", "--json", sql]).expect(0).json();
-    assert_eq!(rows[0]["base_accuracy"], 0.5);
+    assert_eq!(rows[0]["base_accuracy"], 0.5025);
     lab.cryo(&["verify"]).expect(0);
 
     // The same when the base has to be evaluated again.
@@ -140,7 +140,7 @@ fn a_rejected_update_shows_the_same_figures_and_no_prediction() {
     has(
         &run.stdout,
         &[
-            "REJECTED  accuracy 50.0 % (chance) -> ",
+            "REJECTED  accuracy 50.2 % (by class shares) -> ",
             "on 400 rows; loss ",
             "look 1 of 200",
             "trained on 480 examples",
@@ -201,7 +201,9 @@ fn the_second_interrupt_is_announced_with_its_price() {
     let run = ran(child.wait_with_output().unwrap()).expect(130);
     has(
         &run.stderr,
-        &["press Ctrl-C again to end at once, which charges the whole lease of 4,000 J"],
+        &[
+            "press Ctrl-C again to end at once, which charges the highest power for the seconds that nobody saw",
+        ],
     );
     has(&run.stdout, &["ABORTED  learn: interrupted"]);
     assert!(
@@ -472,7 +474,7 @@ fn the_example_with_three_classes_ends_in_an_accept() {
         .expect(0);
     has(
         &run.stdout,
-        &["ACCEPTED  accuracy 33.3 % (chance) -> 100.0 % on 40 rows"],
+        &["ACCEPTED  accuracy 35.0 % (by class shares) -> 100.0 % on 40 rows"],
     );
     let predicted = lab
         .cryo(&["predict", "Where does this road lead?", "--json"])

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::json;
 
@@ -13,34 +13,32 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{Output, Progress};
 use crate::energy::agent::BucketView;
 use crate::energy::{Affordable, Short};
-use crate::engine::{EngineError, Event, Session, TaskOutcome};
+use crate::engine::{EngineError, Event, Node, Stop, StopReason, TaskOutcome, Workspace};
 use crate::plan::Plan;
 use crate::receipts::{Entry, Kind};
 use crate::task::TaskKind;
 use crate::units::Joules;
 
 pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Exit, CliError> {
-    let stop = Stop::at_ctrl_c()?;
+    context.say_notes();
+    let stop = CtrlC::caught()?;
+    let workspace = Workspace::open(context.project.clone(), context.settings.clone(), pipeline)?
+        .restricted_to(only)?;
     let mut progress = Progress::new(context.output);
-    let started = Session::start(
-        context.project.clone(),
-        context.settings.clone(),
-        pipeline,
-        &mut |event| progress.show(event),
-    );
+    let started = Node::start(&workspace, &mut |event| progress.show(event));
     progress.finish();
-    let mut session = started?;
-    let plan = restrict(&mut session, only)?;
+    let mut node = started?;
+    let plan = node.plan(&workspace, &workspace.pipeline.tasks)?;
     let mut progress = Progress::new(context.output);
     progress.show(Event::Planned(plan.clone()));
-    let ran = session.run(&plan, &stop.asked, &mut |event| {
+    let ran = node.apply(&workspace, &stop.asked, &mut |event| {
         stop.watch(&event);
         progress.show(event);
     });
     progress.finish();
     let outcomes = ran?;
-    let bucket = session.agent.bucket().map_err(EngineError::from)?;
-    drop(session);
+    let bucket = node.agent.bucket().map_err(EngineError::from)?;
+    drop(node);
 
     let mut exit = Exit::Done;
     for (_, outcome) in &outcomes {
@@ -56,12 +54,13 @@ pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Ex
             TaskOutcome::Recorded(entry) => match entry.receipt.kind {
                 Kind::Deferred | Kind::Denied => Exit::Deferred,
                 Kind::Decision if !entry.receipt.accepted => Exit::Rejected,
+                Kind::Aborted => Exit::Failed,
                 _ => Exit::Done,
             },
         };
         exit = exit.worst(worst);
     }
-    if stop.asked.load(Ordering::Relaxed) {
+    if stop.asked.asked().is_some() {
         exit = Exit::Interrupted;
     }
     summary(context, &outcomes, exit);
@@ -75,29 +74,29 @@ pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Ex
 }
 
 /// What Ctrl-C asks for, and what the second one would cost.
-struct Stop {
-    asked: Arc<AtomicBool>,
+struct CtrlC {
+    asked: Arc<Stop>,
     /// The open lease in microjoules; 0 without one.
     lease: Arc<AtomicI64>,
 }
 
-impl Stop {
-    /// The first Ctrl-C sets the flag; the second ends the process, which is as safe as a kill.
-    fn at_ctrl_c() -> Result<Self, CliError> {
+impl CtrlC {
+    /// The first Ctrl-C asks to stop; the second ends the process, which is as safe as a kill.
+    fn caught() -> Result<Self, CliError> {
         let stop = Self {
             asked: Arc::default(),
             lease: Arc::default(),
         };
         let (asked, lease) = (Arc::clone(&stop.asked), Arc::clone(&stop.lease));
         ctrlc::set_handler(move || {
-            if asked.swap(true, Ordering::Relaxed) {
+            if asked.ask(StopReason::Interrupt) {
                 std::process::exit(i32::from(Exit::Interrupted.code()));
             }
             let lease = Joules::from_smallest(lease.load(Ordering::Relaxed));
             let cost = if lease > Joules::ZERO {
-                format!(", which charges the whole lease of {}", lease.human())
+                ", which charges the highest power for the seconds that nobody saw"
             } else {
-                String::new()
+                ""
             };
             Output::new(false).note(format!(
                 "\nstopping at the next step; press Ctrl-C again to end at once{cost}"
@@ -116,33 +115,6 @@ impl Stop {
         };
         self.lease.store(lease.smallest(), Ordering::Relaxed);
     }
-}
-
-/// The plan of the named tasks, or of all.
-fn restrict(session: &mut Session, only: &[String]) -> Result<Plan, CliError> {
-    for name in only {
-        if session.workspace.pipeline.task(name).is_none() {
-            let known = session
-                .workspace
-                .pipeline
-                .tasks
-                .iter()
-                .map(|task| task.name.value.as_str());
-            let known: Vec<&str> = known.collect();
-            return Err(CliError::invalid(format!(
-                "there is no task `{name}`; the pipeline has {}",
-                known.join(", ")
-            )));
-        }
-    }
-    if !only.is_empty() {
-        session
-            .workspace
-            .pipeline
-            .tasks
-            .retain(|task| only.contains(&task.name.value));
-    }
-    Ok(session.plan()?)
 }
 
 fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit) {
@@ -202,11 +174,11 @@ fn next_steps(
         };
         let show = context.command(&format!("show {}", receipt.seq));
         match (receipt.kind, receipt.task_kind) {
-            (Kind::Decision, TaskKind::Index) => steps.push(context.command(&format!(
+            (Kind::Decision, Some(TaskKind::Index)) => steps.push(context.command(&format!(
                 "search --task {} \"a text of yours\"",
                 quoted(name)
             ))),
-            (Kind::Decision, TaskKind::Lora) if receipt.accepted => {
+            (Kind::Decision, Some(TaskKind::Lora)) if receipt.accepted => {
                 steps.push(context.command(&format!(
                     "predict --pipeline {} \"a text of yours\"",
                     quoted(&receipt.pipeline)

@@ -120,7 +120,7 @@ fn show(context: &Context<'_>, view: &BucketView) {
             '-',
             "forfeited",
             accounts.forfeited,
-            "leases charged in full, since nobody settled them",
+            "leases that nobody settled",
         ),
         ('-', "reserved", view.reserved_joules, "open leases"),
         ('=', "level", level, "what can be spent now"),
@@ -189,6 +189,14 @@ fn words(event: &BucketEvent) -> (&'static str, Joules, String) {
             lease.reserved,
             format!("{} {}", lease.id, lease.purpose),
         ),
+        BucketEvent::Renewed { id, expires } => (
+            "renewed",
+            Joules::ZERO,
+            format!("{id} until {}", expires.local()),
+        ),
+        BucketEvent::Charged { id, charged, .. } => {
+            ("charged", *charged, format!("{id}, as its receipt says"))
+        }
         BucketEvent::Settled { id, charged } => ("settled", *charged, id.to_string()),
         BucketEvent::Forfeited { id, charged } => ("forfeited", *charged, id.to_string()),
         BucketEvent::Flowed(flow) => ("credited", flow.credited, String::new()),

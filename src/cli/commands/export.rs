@@ -1,6 +1,5 @@
 //! `cryo export`
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::json;
@@ -9,14 +8,12 @@ use super::Context;
 use crate::cli::args::Pick;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::digest::Digest;
-use crate::engine::EngineError;
 use crate::files::{self, Staging};
-use crate::model::MODEL_FILE;
+use crate::model::{FolderError, Manifest, SUMS_FILE};
 
 pub fn run(context: &Context<'_>, folder: &Path, pick: &Pick) -> Result<Exit, CliError> {
-    let chain = context.chain()?;
-    let (version, model) = context.pick(&chain, pick)?;
+    let records = context.records()?;
+    let (version, model) = context.pick(records.standing(), pick)?;
     if folder.exists() {
         return Err(
             CliError::invalid(format!("{} already exists", folder.display()))
@@ -24,25 +21,11 @@ pub fn run(context: &Context<'_>, folder: &Path, pick: &Pick) -> Result<Exit, Cl
         );
     }
     let from = context.version_folder(version, model)?;
-    let file = from.join(MODEL_FILE);
-    let found = Digest::of_file(&file)
-        .map_err(|error| CliError::invalid(format!("{}: {error}", file.display())))?;
-    if found != model {
-        return Err(EngineError::Altered {
-            path: file,
-            found,
-            expected: model,
-        }
-        .into());
-    }
+    let listed = Manifest::check(&from, &model).map_err(FolderError::from)?;
     let staging = Staging::new(folder)?;
-    let entries = fs::read_dir(&from)
-        .map_err(|error| CliError::invalid(format!("{}: {error}", from.display())))?;
-    for entry in entries.flatten() {
-        staging.write(
-            &entry.file_name().to_string_lossy(),
-            &files::read(&entry.path())?,
-        )?;
+    // An export is named by all its files, as the version is.
+    for name in listed.files().chain([SUMS_FILE]) {
+        staging.write(name, &files::read(&from.join(name))?)?;
     }
     staging.commit()?;
     context

@@ -1,45 +1,9 @@
-//! Commands that a hint or an error names: they are about what is there, and work as printed.
+//! Files as a hint or an error names them: what is there, as it can be typed here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Context;
 use crate::cli::error::CliError;
-use crate::project::Project;
-
-impl Context<'_> {
-    /// A command line that reaches this project from the current folder.
-    pub fn command(&self, rest: &str) -> String {
-        let root = self.project.root();
-        let is_here = std::env::current_dir()
-            .is_ok_and(|here| Project::above(&here).as_ref() == Ok(&self.project));
-        if is_here {
-            format!("cryo {rest}")
-        } else {
-            format!(
-                "cryo --project {} {rest}",
-                quoted(&root.display().to_string())
-            )
-        }
-    }
-
-    /// The pipelines of the project's own folder for them, by name.
-    pub fn pipeline_files(&self) -> Vec<PathBuf> {
-        pipelines_in(&self.project.pipelines())
-    }
-
-    /// How to begin: with a pipeline that is there.
-    pub fn apply_hint(&self) -> String {
-        let first = self.pipeline_files().into_iter().next();
-        let file = first.map_or_else(|| "PIPELINE.toml".to_owned(), |path| shown(&path));
-        self.command(&format!("apply {file}"))
-    }
-
-    /// The pipeline that is meant when none is named: the only one there is.
-    pub fn only_pipeline(&self) -> Result<PathBuf, CliError> {
-        only_pipeline_in(&self.project.pipelines())
-    }
-}
 
 /// The pipelines in a folder, by name.
 pub fn pipelines_in(folder: &Path) -> Vec<PathBuf> {

@@ -27,14 +27,14 @@ use super::error::CliError;
 use super::output::Output;
 use crate::digest::Digest;
 use crate::energy::BucketPolicy;
-use crate::engine::{bucket_policy, read_chain};
+use crate::engine::{bucket_policy, head_of, open_records};
 use crate::learn::Compute;
-use crate::model::MODEL_FILE;
 use crate::project::Project;
-use crate::receipts::{Chain, Entry};
+use crate::receipts::Entry;
 use crate::settings::Settings;
-use crate::versions::{VersionError, Versions, lineage, newest_accepted};
-use hints::only_pipeline_in;
+use crate::standing::{Line, Records, Standing};
+use crate::versions::{VersionError, Versions};
+use hints::{only_pipeline_in, pipelines_in, quoted, shown};
 
 /// What every command starts from.
 pub struct Context<'a> {
@@ -110,9 +110,9 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The verified chain.
-    pub fn chain(&self) -> Result<Chain, CliError> {
-        Ok(read_chain(&self.project)?)
+    /// The chain and what it says.
+    pub fn records(&self) -> Result<Records, CliError> {
+        Ok(open_records(&self.project)?)
     }
 
     /// How this project's bucket is opened; says so when one that was used is gone.
@@ -144,10 +144,42 @@ impl<'a> Context<'a> {
         })
     }
 
+    /// A command line that reaches this project from the current folder.
+    pub fn command(&self, rest: &str) -> String {
+        let root = self.project.root();
+        let is_here = std::env::current_dir()
+            .is_ok_and(|here| Project::above(&here).as_ref() == Ok(&self.project));
+        if is_here {
+            format!("cryo {rest}")
+        } else {
+            format!(
+                "cryo --project {} {rest}",
+                quoted(&root.display().to_string())
+            )
+        }
+    }
+
+    /// The pipelines of the project's own folder for them, by name.
+    pub fn pipeline_files(&self) -> Vec<PathBuf> {
+        pipelines_in(&self.project.pipelines())
+    }
+
+    /// How to begin: with a pipeline that is there.
+    pub fn apply_hint(&self) -> String {
+        let first = self.pipeline_files().into_iter().next();
+        let file = first.map_or_else(|| "PIPELINE.toml".to_owned(), |path| shown(&path));
+        self.command(&format!("apply {file}"))
+    }
+
+    /// The pipeline that is meant when none is named: the only one there is.
+    pub fn only_pipeline(&self) -> Result<PathBuf, CliError> {
+        only_pipeline_in(&self.project.pipelines())
+    }
+
     /// The folder of a version, which must be there.
     pub fn version_folder(&self, version: u64, hash: Digest) -> Result<PathBuf, CliError> {
         let folder = self.versions().folder(&hash);
-        if folder.join(MODEL_FILE).is_file() {
+        if folder.is_dir() {
             return Ok(folder);
         }
         Err(VersionError::Absent {
@@ -162,11 +194,10 @@ impl<'a> Context<'a> {
         Versions::new(&self.project.state())
     }
 
-    /// The version that `--version` and `--pipeline` name: its number and digest.
-    pub fn pick(&self, chain: &Chain, pick: &Pick) -> Result<(u64, Digest), CliError> {
-        let store = self.versions();
-        let with_versions = store.pipelines(chain);
-        let pipeline = match (&pick.pipeline, with_versions.as_slice()) {
+    /// The version that `--version` and `--pipeline` name: its number and its name.
+    pub fn pick(&self, standing: &Standing, pick: &Pick) -> Result<(u64, Digest), CliError> {
+        let names: Vec<&str> = standing.lines().keys().map(String::as_str).collect();
+        let pipeline = match (&pick.pipeline, names.as_slice()) {
             (Some(name), _) => name.as_str(),
             (None, [only]) => only,
             (None, []) => {
@@ -182,34 +213,42 @@ impl<'a> Context<'a> {
                 .hint("name one with --pipeline"));
             }
         };
-        let head = store.head(pipeline)?;
-        let head = head.or_else(|| newest_accepted(chain, pipeline));
-        let head = head.ok_or_else(|| without_version(chain, pipeline, &with_versions))?;
-        let Some(number) = pick.number else {
-            return Ok((head.version, head.model_hash));
-        };
-        let line = lineage(chain, pipeline, head.model_hash);
-        let at = usize::try_from(number)
-            .ok()
-            .and_then(|number| number.checked_sub(1));
-        at.and_then(|at| line.get(at))
-            .and_then(|entry| Some((number, entry.receipt.new_model_hash?)))
-            .ok_or_else(|| {
-                CliError::invalid(format!(
+        let line = standing.line(pipeline);
+        let line = line.ok_or_else(|| without_version(standing, pipeline, &names))?;
+        match pick.number {
+            None => self.head(pipeline, line),
+            Some(number) => match line.version(number) {
+                Some(version) => Ok((number, version.model)),
+                None => Err(CliError::invalid(format!(
                     "there is no version {number}; the newest is {}",
-                    head.version
-                ))
-            })
+                    line.versions.len()
+                ))),
+            },
+        }
+    }
+
+    /// The head of a pipeline, if its file says the same as the receipts.
+    fn head(&self, pipeline: &str, line: &Line) -> Result<(u64, Digest), CliError> {
+        let head = head_of(line);
+        let said = self.versions().head_file_of(pipeline)?;
+        if said.is_some_and(|said| said != head) {
+            self.output.note(format!(
+                "note: {} says something else than the receipts, which make version {} the head",
+                self.versions().head_file(pipeline).display(),
+                head.version
+            ));
+        }
+        Ok((head.version, head.model_hash))
     }
 }
 
 /// Why a pipeline that was named has no version: it is unknown, or nothing was accepted yet.
-fn without_version(chain: &Chain, name: &str, with_versions: &[&str]) -> CliError {
-    let mut receipts = chain.entries().iter().map(|entry| &entry.receipt);
-    let is_pipeline = receipts.clone().any(|receipt| receipt.pipeline == name);
-    let owner = receipts
-        .find(|receipt| receipt.task_name == name)
-        .map(|receipt| receipt.pipeline.as_str());
+fn without_version(standing: &Standing, name: &str, with_versions: &[&str]) -> CliError {
+    let is_pipeline = standing.tasks().any(|(pipeline, _)| pipeline == name);
+    let owner = standing
+        .tasks()
+        .find(|(_, tasks)| tasks.contains(&name))
+        .map(|(pipeline, _)| pipeline);
     let message = match owner {
         _ if is_pipeline => format!("no version of pipeline {name} has been accepted yet"),
         Some(pipeline) => format!("{name} is a task of pipeline {pipeline}, not a pipeline"),
@@ -227,9 +266,10 @@ pub fn here() -> Result<PathBuf, CliError> {
         .map_err(|error| CliError::invalid(format!("there is no current folder: {error}")))
 }
 
-/// A receipt as JSON: its predicate with its hash beside it.
+/// A receipt as JSON: its predicate as it was signed, with its hash beside it.
 pub fn entry_json(entry: &Entry) -> serde_json::Value {
-    let mut value = serde_json::to_value(&entry.receipt).unwrap_or_default();
+    let statement: serde_json::Value = serde_json::from_slice(&entry.payload).unwrap_or_default();
+    let mut value = statement.get("predicate").cloned().unwrap_or_default();
     if let Some(object) = value.as_object_mut() {
         object.insert("receipt_hash".into(), entry.hash.to_string().into());
     }

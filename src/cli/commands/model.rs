@@ -90,7 +90,7 @@ fn show(context: &Context<'_>, name: &str) -> Result<Exit, CliError> {
     let facts = json!({
         "name": name,
         "path": folder.path,
-        "sha256": folder.hash,
+        "sha256": folder.weights_hash,
         "architecture": format!("{:?}", config.architecture),
         "layers": config.layers,
         "hidden": config.hidden,

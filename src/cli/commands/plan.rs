@@ -10,19 +10,25 @@ use crate::cli::output::cost;
 use crate::clock::Timestamp;
 use crate::energy::agent::{AgentError, BucketView};
 use crate::energy::{Bucket, Clock, Ledger, Provenance, Purpose, SystemClock, discover};
-use crate::engine::{EngineError, Workspace, gate_cautions, holdout_root, last_level, open_agent};
+use crate::engine::{EngineError, View, Workspace, gate_cautions, last_level, open_agent};
+use crate::gate::HoldoutKey;
 use crate::model::fetch::Kept;
 use crate::plan::plan;
-use crate::receipts::NodeKey;
+use crate::standing::Records;
 
 pub fn run(context: &Context<'_>, pipeline: &Path) -> Result<Exit, CliError> {
     let workspace = Workspace::open(context.project.clone(), context.settings.clone(), pipeline)?;
-    let (bucket, provenance) = look(context)?;
-    let key = NodeKey::load(&context.project.private_key())?;
-    let facts = workspace.facts(bucket.level_joules, provenance, |gate| {
-        key.as_ref().map(|key| holdout_root(key, gate))
-    })?;
-    let plan = plan(&workspace.pipeline, &facts, |level, joules| {
+    let records = context.records()?;
+    let (bucket, provenance) = look(context, &records)?;
+    let key = HoldoutKey::load(&context.project.holdout_key()).map_err(EngineError::from)?;
+    let view = View {
+        workspace: &workspace,
+        standing: records.standing(),
+        holdout_key: key.as_ref(),
+    };
+    let tasks = &workspace.pipeline.tasks;
+    let facts = view.facts(tasks, bucket.level_joules, provenance)?;
+    let plan = plan(&workspace.pipeline.name, tasks, &facts, |level, joules| {
         bucket.shortfall_at(level, joules)
     });
     let output = context.output;
@@ -40,8 +46,8 @@ pub fn run(context: &Context<'_>, pipeline: &Path) -> Result<Exit, CliError> {
         })
         .collect();
     output.table(&["decision", "task", "joules", "reason"], rows);
-    for task in &workspace.pipeline.tasks {
-        for caution in gate_cautions(&workspace, task)? {
+    for task in tasks {
+        for caution in gate_cautions(&view, task)? {
             output.note(format!("note: {caution}"));
         }
     }
@@ -66,7 +72,10 @@ pub fn run(context: &Context<'_>, pipeline: &Path) -> Result<Exit, CliError> {
 
 /// What there is to spend and how well it would be measured, without changing anything: a bucket
 /// that is not there yet is shown as it will be.
-fn look(context: &Context<'_>) -> Result<(BucketView, Option<Provenance>), CliError> {
+fn look(
+    context: &Context<'_>,
+    records: &Records,
+) -> Result<(BucketView, Option<Provenance>), CliError> {
     let settings = &context.settings;
     if settings.agent_url.is_none() {
         let policy = context.bucket_policy()?;
@@ -84,7 +93,7 @@ fn look(context: &Context<'_>) -> Result<(BucketView, Option<Provenance>), CliEr
             context.output.note(format!(
                 "note: {error}; this plan goes by what is on disk, and `apply` needs the agent"
             ));
-            Ok((on_disk(context)?, found_here(context)?))
+            Ok((on_disk(context, records)?, found_here(context)?))
         }
         Err(error) => Err(error.into()),
     }
@@ -92,14 +101,14 @@ fn look(context: &Context<'_>) -> Result<(BucketView, Option<Provenance>), CliEr
 
 /// The bucket of an agent that does not answer, as far as this project knows it: its journal,
 /// where the agent runs here, or what the last receipt says.
-fn on_disk(context: &Context<'_>) -> Result<BucketView, CliError> {
+fn on_disk(context: &Context<'_>, records: &Records) -> Result<BucketView, CliError> {
     let (now, policy) = (Timestamp::now(), context.settings.bucket);
     if let Some(ledger) = Bucket::peek(&context.project.bucket(), policy)? {
         return Ok(BucketView::of(&ledger, now));
     }
     let view = BucketView::of(&Ledger::new(policy, now), now);
     Ok(BucketView {
-        level_joules: last_level(&context.chain()?).unwrap_or_default(),
+        level_joules: last_level(records)?.unwrap_or_default(),
         ..view
     })
 }

@@ -8,36 +8,31 @@ use super::Context;
 use crate::cli::args::Pick;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::engine::Workspace;
-use crate::learn::{Evaluation, Example};
-use crate::model::{Adapter, Encoder};
+use crate::cli::output::plain;
+use crate::engine::Judge;
+use crate::model::{Adapter, Folder};
 use crate::units::count;
 
 pub fn run(context: &Context<'_>, texts: &[String], pick: &Pick) -> Result<Exit, CliError> {
-    let chain = context.chain()?;
-    let (version, model) = context.pick(&chain, pick)?;
-    let folder = Workspace::load_folder(&context.version_folder(version, model)?, model)?;
+    let records = context.records()?;
+    let (version, model) = context.pick(records.standing(), pick)?;
+    let folder = Folder::load_named(&context.version_folder(version, model)?, model)?;
     let missing_head =
         || CliError::invalid(format!("version {version} has no classification head"));
     let labels = folder.config.labels.clone().ok_or_else(missing_head)?;
     let head = folder.head(&labels).ok_or_else(missing_head)?;
     let compute = context.compute()?;
-    let encoder = Encoder::new(&folder.config, &folder.weights, &compute.arithmetic);
-    let trainable = encoder.adapt(&Adapter::head_only(head).trainable(&folder.config));
     let limit = folder.config.max_positions;
-    let mut examples = Vec::new();
-    let mut lengths = Vec::new();
-    for text in texts {
-        lengths.push(folder.tokenizer.count(text)?);
-        let tokens = folder.tokenizer.encode(text, limit)?;
-        examples.push(Example { tokens, label: 0 });
-    }
+    let lengths = texts.iter().map(|text| folder.tokenizer.count(text));
+    let lengths: Vec<usize> = lengths.collect::<Result<_, _>>()?;
     for (text, length) in texts.iter().zip(&lengths) {
         for note in notes(text, *length, limit) {
             context.output.note(format!("note: {note}"));
         }
     }
-    let outcome = Evaluation::new(&encoder, &trainable, &compute, &examples).finish();
+    let judge = Judge::of(folder, &Adapter::head_only(head), limit, &compute);
+    let rows: Vec<(&str, usize)> = texts.iter().map(|text| (text.as_str(), 0)).collect();
+    let outcome = judge.outcome(&rows, &mut |_| {})?;
     let mut rows = Vec::new();
     let mut values = Vec::new();
     for (((text, length), probabilities), logits) in texts
@@ -84,6 +79,7 @@ pub fn run(context: &Context<'_>, texts: &[String], pick: &Pick) -> Result<Exit,
 /// What a person may not have meant.
 fn notes(text: &str, tokens: usize, limit: usize) -> Vec<String> {
     let start: String = text.chars().take(30).collect();
+    let (shown, start) = (plain(text), plain(&start));
     let mut notes = Vec::new();
     if text.trim().is_empty() {
         notes.push("one text is empty; its label means nothing".to_owned());
@@ -91,7 +87,7 @@ fn notes(text: &str, tokens: usize, limit: usize) -> Vec<String> {
         notes.push("`-` is not standard input; this classified the character itself".to_owned());
     } else if Path::new(text).is_file() {
         notes.push(format!(
-            "`{text}` is a file; this classified the words of the argument, not the file"
+            "`{shown}` is a file; this classified the words of the argument, not the file"
         ));
     }
     if tokens > limit {

@@ -1,12 +1,12 @@
 //! `cryo search`
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde_json::json;
 
 use super::Context;
-use crate::analytics::IndexStore;
+use crate::analytics::{AnalyticsError, IndexStore};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::Progress;
@@ -18,22 +18,15 @@ use crate::model::{Encoder, Folder};
 pub fn run(
     context: &Context<'_>,
     text: &str,
+    pipeline: Option<&str>,
     task: Option<&str>,
     limit: usize,
 ) -> Result<Exit, CliError> {
-    let task = match task {
-        Some(task) => task.to_owned(),
-        None => only_index(context)?,
-    };
-    let store = IndexStore::new(context.project.index(&task));
-    let state = store.state().ok_or_else(|| {
-        let error = CliError::invalid(format!("there is no index `{task}`"));
-        match indexes(context).as_slice() {
-            [] => error.hint(context.apply_hint()),
-            names => error.hint(format!("available: {}", names.join(", "))),
-        }
-    })?;
-    let folder = Folder::load(&encoder_folder(context, state.encoder)?)?;
+    let index = chosen(context, pipeline, task)?;
+    let path = context.project.index(&index.pipeline, &index.task);
+    let store = IndexStore::new(path.clone());
+    let state = store.state()?.ok_or(AnalyticsError::Absent(path))?;
+    let folder = Folder::load_named(&encoder_folder(context, state.encoder)?, state.encoder)?;
     let compute = context.compute()?;
     let encoder = Encoder::new(&folder.config, &folder.weights, &compute.arithmetic);
     let tokens = vec![folder.tokenizer.encode(text, folder.embed_tokens)?];
@@ -58,44 +51,113 @@ pub fn run(
     Ok(Exit::Done)
 }
 
-/// The tasks that have an index, by name.
-fn indexes(context: &Context<'_>) -> Vec<String> {
-    let files = fs::read_dir(context.project.state().join("index"));
-    let mut names: Vec<String> = files
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            Some(name.to_str()?.strip_suffix(".duckdb")?.to_owned())
+/// An index by the names that a person knows it by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Index {
+    pipeline: String,
+    task: String,
+}
+
+/// The one index that is meant.
+fn chosen(
+    context: &Context<'_>,
+    pipeline: Option<&str>,
+    task: Option<&str>,
+) -> Result<Index, CliError> {
+    let all = indexes(context)?;
+    let mut meant = all.clone();
+    meant.retain(|index| {
+        pipeline.is_none_or(|name| name == index.pipeline)
+            && task.is_none_or(|name| name == index.task)
+    });
+    match meant.as_slice() {
+        [only] => Ok(only.clone()),
+        [] if all.is_empty() => {
+            Err(CliError::invalid("there is no index yet").hint(context.apply_hint()))
+        }
+        [] => {
+            let task = task.map_or(String::new(), |name| format!(" `{name}`"));
+            let pipeline = pipeline.map_or(String::new(), |name| format!(" of pipeline {name}"));
+            Err(
+                CliError::invalid(format!("there is no index{task}{pipeline}"))
+                    .hint(format!("available: {}", shown(&all))),
+            )
+        }
+        several => {
+            let option = match of_one_pipeline(several) {
+                true => "--task",
+                false => "--pipeline",
+            };
+            let message = format!("there are several indexes: {}", shown(several));
+            Err(CliError::invalid(message).hint(format!("name one with {option}")))
+        }
+    }
+}
+
+/// Those that a receipt speaks of and that are there.
+fn indexes(context: &Context<'_>) -> Result<Vec<Index>, CliError> {
+    let records = context.records()?;
+    let tasks = records.standing().tasks();
+    let named: BTreeSet<Index> = tasks
+        .flat_map(|(pipeline, tasks)| {
+            tasks.into_iter().map(|task| Index {
+                pipeline: pipeline.to_owned(),
+                task: task.to_owned(),
+            })
         })
         .collect();
-    names.sort();
-    names
+    let is_there = |index: &Index| context.project.index(&index.pipeline, &index.task).exists();
+    Ok(named.into_iter().filter(is_there).collect())
 }
 
-/// The index names the encoder that made it; the cache has models under their digests.
+fn of_one_pipeline(indexes: &[Index]) -> bool {
+    indexes
+        .windows(2)
+        .all(|two| two[0].pipeline == two[1].pipeline)
+}
+
+fn shown(indexes: &[Index]) -> String {
+    let is_plain = of_one_pipeline(indexes);
+    let names = indexes.iter().map(|index| match is_plain {
+        true => index.task.clone(),
+        false => format!("{} of pipeline {}", index.task, index.pipeline),
+    });
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// The model that made the index. One that is declared is looked at, and fetched again where it is
+/// damaged or gone; others are in the cache or nowhere.
 fn encoder_folder(context: &Context<'_>, encoder: Digest) -> Result<PathBuf, CliError> {
-    let mut models = context.settings.models.iter();
-    let Some((name, _)) = models.find(|(_, model)| model.sha256 == encoder) else {
-        return Ok(context.settings.cache.join(encoder.hex()));
-    };
-    let entry = model_entry(name, None, &context.settings)?;
     let cache = context.settings.model_cache(&context.project);
-    let mut progress = Progress::new(context.output);
-    let fetched = cache.fetch(&entry, &mut |event| progress.show(Event::Fetch(event)));
-    progress.finish();
-    Ok(fetched?)
-}
-
-fn only_index(context: &Context<'_>) -> Result<String, CliError> {
-    match indexes(context).as_slice() {
-        [only] => Ok(only.clone()),
-        [] => Err(CliError::invalid("there is no index yet").hint(context.apply_hint())),
-        several => Err(CliError::invalid(format!(
-            "there are several indexes: {}",
-            several.join(", ")
-        ))
-        .hint("name one with --task")),
+    let entries = context.settings.models.keys();
+    let entries: Vec<_> = entries
+        .map(|name| model_entry(name, None, &context.settings))
+        .collect::<Result<_, _>>()?;
+    let fetch = |entry| {
+        let mut progress = Progress::new(context.output);
+        let fetched = cache.fetch(entry, &mut |event| progress.show(Event::Fetch(event)));
+        progress.finish();
+        fetched
+    };
+    if let Some(entry) = entries
+        .iter()
+        .find(|entry| cache.name(entry) == Some(encoder))
+    {
+        return Ok(fetch(entry)?);
     }
+    if let Some(folder) = cache.find(&encoder) {
+        return Ok(folder);
+    }
+    for entry in &entries {
+        if let (Ok(folder), Some(name)) = (fetch(entry), cache.name(entry))
+            && name == encoder
+        {
+            return Ok(folder);
+        }
+    }
+    Err(CliError::invalid(format!(
+        "the model {} that made the index is not in the cache",
+        encoder.short()
+    ))
+    .hint("`cryo model pull` fetches the models of cryo.toml"))
 }

@@ -8,8 +8,10 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::verdict;
 use crate::digest::Digest;
-use crate::receipts::{Chain, Entry, Kind};
+use crate::receipts::{Entry, Kind, Receipt};
+use crate::standing::Records;
 use crate::units::{Eta, count, grouped};
+use crate::words::Rule;
 
 pub fn run(
     context: &Context<'_>,
@@ -17,14 +19,14 @@ pub fn run(
     pipeline: Option<String>,
     all: bool,
 ) -> Result<Exit, CliError> {
-    let chain = context.chain()?;
+    let records = context.records()?;
     let entry = match wanted {
-        "latest" => latest(context, &chain, pipeline.as_deref())?,
-        "head" => head(context, &chain, pipeline)?,
-        _ => find(chain.entries(), wanted)?,
+        "latest" => latest(context, &records, pipeline.as_deref())?,
+        "head" => head(context, &records, pipeline)?,
+        _ => find(&records, wanted)?,
     };
     let output = context.output;
-    let value = entry_json(entry);
+    let value = entry_json(&entry);
     output.json(&value);
     if output.is_json() {
         return Ok(Exit::Done);
@@ -33,153 +35,191 @@ pub fn run(
         print(context, &value, 0);
         return Ok(Exit::Done);
     }
-    for (name, text) in summary(&chain, entry) {
+    for (name, text) in summary(&entry) {
         output.prose(format!("{name:<11} {text}"));
     }
     Ok(Exit::Done)
 }
 
 /// The newest receipt that tells how something ended.
-fn latest<'a>(
+fn latest(
     context: &Context<'_>,
-    chain: &'a Chain,
+    records: &Records,
     pipeline: Option<&str>,
-) -> Result<&'a Entry, CliError> {
-    let entries = chain.entries().iter().rev();
-    let mut ended = entries.filter(|entry| entry.receipt.kind != Kind::Commit);
-    ended
-        .find(|entry| pipeline.is_none_or(|name| entry.receipt.pipeline == name))
-        .ok_or_else(|| CliError::invalid("there is no receipt yet").hint(context.apply_hint()))
+) -> Result<Entry, CliError> {
+    let ended = first(records, |entry| {
+        entry.receipt.kind != Kind::Commit
+            && pipeline.is_none_or(|name| entry.receipt.pipeline == name)
+    })?;
+    ended.ok_or_else(|| CliError::invalid("there is no receipt yet").hint(context.apply_hint()))
 }
 
 /// The receipt that accepted the head.
-fn head<'a>(
+fn head(
     context: &Context<'_>,
-    chain: &'a Chain,
+    records: &Records,
     pipeline: Option<String>,
-) -> Result<&'a Entry, CliError> {
+) -> Result<Entry, CliError> {
     let pick = Pick {
         number: None,
         pipeline,
     };
-    let (version, model) = context.pick(chain, &pick)?;
-    let mut entries = chain.entries().iter().rev();
-    entries
-        .find(|entry| entry.receipt.new_model_hash == Some(model))
+    let (version, model) = context.pick(records.standing(), &pick)?;
+    let lines = records.standing().lines().values();
+    let made = lines.filter_map(|line| line.version_of(model)).next();
+    let made = made
+        .map(|version| records.chain().find(version.seq))
+        .transpose()?;
+    made.flatten()
         .ok_or_else(|| CliError::invalid(format!("no receipt made the head, version {version}")))
 }
 
-fn find<'a>(entries: &'a [Entry], wanted: &str) -> Result<&'a Entry, CliError> {
-    if let Some(entry) = wanted.parse().ok().and_then(|seq: usize| entries.get(seq)) {
+fn find(records: &Records, wanted: &str) -> Result<Entry, CliError> {
+    if let Ok(seq) = wanted.parse()
+        && let Some(entry) = records.chain().find(seq)?
+    {
         return Ok(entry);
     }
     let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
-    let by_task = entries
-        .iter()
-        .rev()
-        .find(|entry| entry.receipt.task_id == wanted);
-    let mut by_hash = entries
-        .iter()
-        .filter(|entry| entry.hash.hex().starts_with(digits));
-    match (by_task, by_hash.next(), by_hash.next()) {
-        (Some(entry), ..) => Ok(entry),
-        (None, Some(entry), None) if digits.len() >= 4 => Ok(entry),
-        (None, Some(_), _) => Err(CliError::invalid(format!(
-            "`{wanted}` matches several receipts"
-        ))
-        .hint("give more digits")),
-        _ => Err(CliError::invalid(format!("there is no receipt `{wanted}`"))
-            .hint("`cryo history` lists them")),
+    if records.standing().runs().contains(wanted)
+        && let Some(entry) = first(records, |entry| entry.receipt.task_id == wanted)?
+    {
+        return Ok(entry);
     }
+    let mut found = None;
+    for entry in records.chain().backwards() {
+        let entry = entry?;
+        if digits.len() >= 4
+            && entry.hash.hex().starts_with(digits)
+            && found.replace(entry).is_some()
+        {
+            return Err(
+                CliError::invalid(format!("`{wanted}` matches several receipts"))
+                    .hint("give more digits"),
+            );
+        }
+    }
+    found.ok_or_else(|| {
+        CliError::invalid(format!("there is no receipt `{wanted}`"))
+            .hint("`cryo history` lists them")
+    })
+}
+
+/// The newest receipt that fits.
+fn first(records: &Records, fits: impl Fn(&Entry) -> bool) -> Result<Option<Entry>, CliError> {
+    for entry in records.chain().backwards() {
+        let entry = entry?;
+        if fits(&entry) {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
 }
 
 /// What matters first: a name and a line each, in the order of interest.
-fn summary(chain: &Chain, entry: &Entry) -> Vec<(&'static str, String)> {
+fn summary(entry: &Entry) -> Vec<(&'static str, String)> {
     let receipt = &entry.receipt;
-    let of = |hash: Option<Digest>| hash.map(|hash| hash.short());
     let word = verdict::outcome(receipt).to_uppercase();
-    let loss = receipt.base_loss.zip(receipt.new_loss);
-    let loss = loss.map(|(base, new)| format!("{base} -> {new} nats on the gate split"));
-    let delta = receipt.delta.map(|delta| match receipt.delta_lower {
+    let accuracy = verdict::accuracy(receipt);
+    let training = verdict::training(receipt);
+    let index = receipt.index.as_ref();
+    let task = format!("{} of {}", receipt.task_name, receipt.pipeline);
+    let lines = [
+        ("task", Some(task)),
+        ("verdict", Some(format!("{word}: {}", receipt.reason))),
+        (
+            "accuracy",
+            accuracy.map(|text| text.replace("accuracy ", "")),
+        ),
+        ("loss", loss(receipt)),
+        ("delta", delta(receipt)),
+        ("joules", verdict::energy(receipt)),
+        ("", joules_by_phase(receipt)),
+        ("efficiency", efficiency(receipt)),
+        ("test", test(receipt)),
+        (
+            "training",
+            training.map(|text| text.replace("trained on ", "")),
+        ),
+        ("time", verdict::elapsed(receipt)),
+        ("model", model(receipt)),
+        ("index", index.map(|index| index.index_hash.short())),
+        ("receipt", Some(place(entry))),
+    ];
+    let cautions = verdict::cautions(receipt).into_iter();
+    lines
+        .into_iter()
+        .filter_map(|(name, text)| Some((name, text?)))
+        .chain(cautions.map(|text| ("caution", text)))
+        .collect()
+}
+
+fn loss(receipt: &Receipt) -> Option<String> {
+    let (base, new) = receipt.base_loss.zip(receipt.new_loss)?;
+    Some(format!("{base} -> {new} nats on the gate split"))
+}
+
+fn delta(receipt: &Receipt) -> Option<String> {
+    let delta = receipt.delta?;
+    Some(match receipt.delta_lower {
         Some(lower) => format!("{delta} nats, at least {lower}"),
         None => format!("{delta} nats"),
+    })
+}
+
+fn joules_by_phase(receipt: &Receipt) -> Option<String> {
+    let (train, eval) = receipt.joules_train.zip(receipt.joules_eval)?;
+    let (train, eval) = (grouped(&train.to_string()), grouped(&eval.to_string()));
+    Some(format!("{train} to train, {eval} to evaluate"))
+}
+
+fn efficiency(receipt: &Receipt) -> Option<String> {
+    let text = verdict::efficiency(receipt)?;
+    Some(match receipt.eta_lower {
+        Some(lower) if lower > Eta::ZERO => format!("{text}, at least {}", lower.per_kilojoule()),
+        _ => text,
+    })
+}
+
+fn test(receipt: &Receipt) -> Option<String> {
+    let gate = receipt.gate.as_ref()?;
+    let terms = &gate.terms;
+    let result = gate.result.as_ref();
+    let values = result.and_then(|result| result.t.zip(result.t_skew));
+    let values = values.filter(|_| terms.rule != Rule::Threshold);
+    let t = values.map_or_else(String::new, |(t, t_skew)| {
+        format!("t {t}, t_skew {t_skew}; both must exceed {}; ", terms.z)
     });
-    let parts = receipt.joules_train.zip(receipt.joules_eval);
-    let parts = parts.map(|(train, eval)| {
-        let (train, eval) = (grouped(&train.to_string()), grouped(&eval.to_string()));
-        format!("{train} to train, {eval} to evaluate")
-    });
-    let lower = receipt.eta_lower.filter(|lower| *lower > Eta::ZERO);
-    let eta = verdict::efficiency(receipt).map(|text| match lower {
-        Some(lower) => format!("{text}, at least {}", lower.per_kilojoule()),
-        None => text,
-    });
-    let test = receipt.gate.as_ref().map(|gate| {
-        let (look, of) = (count(gate.look), count(gate.looks_budget));
-        let t = gate.t.as_ref().zip(gate.t_skew.as_ref());
-        let t = t.filter(|_| gate.rule != "threshold/1");
-        let t = t.map_or_else(String::new, |(t, t_skew)| {
-            format!("t {t}, t_skew {t_skew}; both must exceed {}; ", gate.z)
-        });
-        format!("{t}rule {}; look {look} of {of}", gate.rule)
-    });
-    let model = match (of(receipt.new_model_hash), of(receipt.base_model_hash)) {
+    let look = count(terms.look);
+    Some(format!(
+        "{t}rule {}; look {look}, which spent {} of alpha {}",
+        terms.rule, terms.alpha_look, terms.alpha
+    ))
+}
+
+fn model(receipt: &Receipt) -> Option<String> {
+    let of = |hash: Option<Digest>| hash.map(|hash| hash.short());
+    match (of(receipt.new_model_hash), of(receipt.base_model_hash)) {
         (Some(new), Some(base)) => Some(format!("{new}, made from {base}")),
         (None, Some(base)) if receipt.gate.is_some() => Some(format!("{base} (unchanged)")),
         (None, base) => base,
         (new, None) => new,
-    };
-    let index = receipt.index.as_ref().map(|index| index.index_hash.short());
-    let commit = receipt.commit_hash.and_then(|hash| {
-        let commit = chain.entries().iter().find(|entry| entry.hash == hash)?;
-        Some(format!("announced by receipt {}", commit.receipt.seq))
-    });
-    let place = [
-        Some(receipt.timestamp.local()),
-        Some(format!("hash {}", entry.hash.short())),
-        commit,
-    ];
-    let lines = [
-        (
-            "task",
-            Some(format!("{} of {}", receipt.task_name, receipt.pipeline)),
-        ),
-        ("verdict", Some(format!("{word}: {}", receipt.reason))),
-        (
-            "accuracy",
-            verdict::accuracy(receipt).map(|text| text.replace("accuracy ", "")),
-        ),
-        ("loss", loss),
-        ("delta", delta),
-        ("joules", verdict::energy(receipt)),
-        ("", parts),
-        ("efficiency", eta),
-        ("test", test),
-        (
-            "training",
-            verdict::training(receipt).map(|text| text.replace("trained on ", "")),
-        ),
-        ("time", verdict::elapsed(receipt)),
-        ("model", model),
-        ("index", index),
-        (
-            "receipt",
-            Some(format!(
-                "{}: {}",
-                receipt.seq,
-                place.into_iter().flatten().collect::<Vec<_>>().join(", ")
-            )),
-        ),
-    ];
-    lines
-        .into_iter()
-        .filter_map(|(name, text)| Some((name, text?)))
-        .chain(
-            verdict::cautions(receipt)
-                .into_iter()
-                .map(|text| ("caution", text)),
-        )
-        .collect()
+    }
+}
+
+/// Where the receipt stands.
+fn place(entry: &Entry) -> String {
+    let receipt = &entry.receipt;
+    // An answer follows its commit at once.
+    let commit = receipt.commit_hash.and(receipt.seq.checked_sub(1));
+    let commit = commit.map(|seq| format!(", announced by receipt {seq}"));
+    format!(
+        "{}: {}, hash {}{}",
+        receipt.seq,
+        receipt.timestamp.local(),
+        entry.hash.short(),
+        commit.unwrap_or_default()
+    )
 }
 
 fn print(context: &Context<'_>, value: &Value, indent: usize) {

@@ -5,20 +5,24 @@ use std::io;
 use serde_json::{Map, Number, Value};
 
 use super::Context;
-use crate::analytics::{Cell, Table, query, sync};
+use crate::analytics::{Access, AnalyticsError, Cell, Limit, Table, query, sync};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 
 pub fn run(context: &Context<'_>, sql: &str, csv: bool) -> Result<Exit, CliError> {
     let database = context.project.database();
-    let chain = context.chain()?;
-    if !chain.entries().is_empty() && sync(&database, &chain).is_err() {
-        // Readers are welcome while another program writes or holds the file.
-        context.output.note(
-            "note: the database could not be brought up to date; another program may have it open",
-        );
+    let records = context.records()?;
+    if records.count() > 0 {
+        match sync(&database, &records, Access::Reader) {
+            Ok(_) => {}
+            Err(error @ AnalyticsError::OtherChain(_)) => return Err(error.into()),
+            // Readers are welcome while another program writes or holds the file.
+            Err(error) => context.output.note(format!(
+                "note: the database could not be brought up to date: {error}"
+            )),
+        }
     }
-    let table = query(&database, sql)?;
+    let table = query(&database, sql, Limit::default())?;
     if csv {
         write_csv(&table)?;
         return Ok(Exit::Done);

@@ -1,55 +1,47 @@
 //! `cryo verify`
 
+mod again;
+
 use serde_json::json;
 
 use super::Context;
+use crate::cli::args::VerifyArgs;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::digest::Digest;
-use crate::model::MODEL_FILE;
-use crate::receipts::{Artefacts, Status, verify};
-use crate::versions::{ROWS_FILE, Versions};
+use crate::cli::output::Progress;
+use crate::engine::Event;
+use crate::verify::{Report, Status, Subject, is_empty, verify};
 
-struct Store(Versions);
-
-impl Artefacts for Store {
-    fn adapter(&self, named: &Digest) -> Option<Digest> {
-        Digest::of_file(&self.0.adapter(named).join("adapter_model.safetensors")).ok()
-    }
-
-    fn rows(&self, adapter: &Digest) -> Option<Digest> {
-        Digest::of_file(&self.0.adapter(adapter).join(ROWS_FILE)).ok()
-    }
-
-    fn model(&self, named: &Digest) -> Option<Digest> {
-        Digest::of_file(&self.0.folder(named).join(MODEL_FILE)).ok()
-    }
-
-    fn head(&self, pipeline: &str) -> Option<Digest> {
-        Some(self.0.head(pipeline).ok()??.model_hash)
-    }
-
-    fn heads(&self) -> Vec<Digest> {
-        self.0.heads()
-    }
-}
-
-pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
-    let chain = context.chain()?;
-    if chain.entries().is_empty() {
+pub fn run(context: &Context<'_>, args: &VerifyArgs) -> Result<Exit, CliError> {
+    if is_empty(&context.project)? {
         return Ok(nothing(context));
     }
-    let report = verify(&chain, &Store(context.versions()));
-    let exit = if report.holds() {
-        Exit::Done
-    } else {
-        Exit::Broken
+    let subject = Subject {
+        project: &context.project,
+        settings: &context.settings,
+    };
+    let mut progress = Progress::new(context.output);
+    let mut report = verify(&subject, &mut |what| {
+        progress.show(Event::Stage { what, total: 0 });
+    })?;
+    if report.holds() {
+        if let Some(rows) = args.remeasure {
+            again::remeasured(context, &subject, rows, &mut progress, &mut report)?;
+        }
+        if let Some(seq) = args.replay {
+            again::replayed(context, &subject, seq, &mut progress, &mut report)?;
+        }
+    }
+    progress.finish();
+    let exit = match report.worst() {
+        Status::Failed => Exit::Broken,
+        Status::Ok | Status::Unchecked => Exit::Done,
     };
     let checks: Vec<_> = report
         .findings
         .iter()
         .map(|finding| {
-            json!({"check": finding.check, "status": word(finding.status), "text": finding.text})
+            json!({"check": finding.check, "status": finding.status.as_str(), "text": finding.text})
         })
         .collect();
     context.output.json(&json!({
@@ -57,14 +49,18 @@ pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
         "checks": checks,
         "not_proven": report.not_proven,
     }));
-    if context.output.is_json() {
-        return Ok(exit);
+    if !context.output.is_json() {
+        print(context, &report);
     }
+    Ok(exit)
+}
+
+fn print(context: &Context<'_>, report: &Report) {
     for finding in &report.findings {
-        let mark = if finding.status == Status::Failed {
-            "FAIL  "
-        } else {
-            ""
+        let mark = match finding.status {
+            Status::Failed => "FAIL  ",
+            Status::Unchecked => "UNCHECKED  ",
+            Status::Ok => "",
         };
         context
             .output
@@ -74,12 +70,11 @@ pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
     for line in &report.not_proven {
         context.output.prose(format!("  {line}"));
     }
-    context.output.prose(if report.holds() {
-        "VERIFIED with the limits above"
-    } else {
-        "NOT VERIFIED"
+    context.output.prose(match report.worst() {
+        Status::Ok => "VERIFIED with the limits above; every receipt and file was read",
+        Status::Unchecked => "VERIFIED as far as possible: what is marked UNCHECKED could not be",
+        Status::Failed => "NOT VERIFIED",
     });
-    Ok(exit)
 }
 
 /// A green light for nothing would be taken for one.
@@ -97,12 +92,4 @@ fn nothing(context: &Context<'_>) -> Exit {
             .prose(format!("no receipts in {folder}; nothing was verified"));
     }
     exit
-}
-
-const fn word(status: Status) -> &'static str {
-    match status {
-        Status::Ok => "ok",
-        Status::Failed => "failed",
-        Status::Unchecked => "unchecked",
-    }
 }

@@ -7,49 +7,42 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::verdict::{legend, percent};
 use crate::units::{Eta, Joules};
-use crate::versions::{lineage, newest_accepted};
 
 pub fn run(context: &Context<'_>) -> Result<Exit, CliError> {
-    let chain = context.chain()?;
+    let records = context.records()?;
     let store = context.versions();
     let mut rows = Vec::new();
     let mut values = Vec::new();
-    for pipeline in store.pipelines(&chain) {
-        let Some(newest) = newest_accepted(&chain, pipeline) else {
-            continue;
-        };
-        let head = store.head(pipeline)?;
-        for (at, entry) in lineage(&chain, pipeline, newest.model_hash)
-            .into_iter()
-            .enumerate()
-        {
-            let receipt = &entry.receipt;
-            let Some(model) = receipt.new_model_hash else {
+    for (pipeline, line) in records.standing().lines() {
+        for version in &line.versions {
+            let Some(entry) = records.chain().find(version.seq)? else {
                 continue;
             };
-            let is_head = head.is_some_and(|head| head.model_hash == model);
-            let accuracy = receipt.gate.as_ref().map(|gate| gate.accuracy.clone());
+            let receipt = &entry.receipt;
+            let is_head = line.head_version() == Some(version);
+            let accuracy = receipt.result().map(|result| result.accuracy);
             values.push(json!({
                 "pipeline": pipeline,
-                "version": at + 1,
-                "model_hash": model,
+                "version": version.number,
+                "model_hash": version.model,
                 "head": is_head,
                 "seq": receipt.seq,
                 "loss": receipt.new_loss,
                 "accuracy": accuracy,
                 "delta": receipt.delta,
                 "joules_spent": receipt.joules_spent,
-                "path": store.folder(&model),
+                "joules_gross": receipt.energy.as_ref().map(|energy| energy.joules_gross),
+                "path": store.folder(&version.model),
             }));
             rows.push(vec![
                 pipeline.to_owned(),
-                format!("{}{}", at + 1, if is_head { " (head)" } else { "" }),
-                model.short(),
+                format!("{}{}", version.number, if is_head { " (head)" } else { "" }),
+                version.model.short(),
                 receipt
                     .new_loss
                     .map(|loss| loss.to_string())
                     .unwrap_or_default(),
-                accuracy.as_deref().map(percent).unwrap_or_default(),
+                accuracy.map(percent).unwrap_or_default(),
                 receipt.joules_spent.map(Joules::human).unwrap_or_default(),
                 receipt.eta.map(Eta::per_kilojoule).unwrap_or_default(),
                 receipt.timestamp.local(),

@@ -2,6 +2,7 @@
 
 mod diagnostics;
 pub mod energy;
+mod plain;
 mod progress;
 mod table;
 pub mod verdict;
@@ -11,7 +12,10 @@ use std::io::{self, IsTerminal, Write};
 use serde_json::{Value, json};
 
 pub use diagnostics::to_json as diagnostics_json;
+pub use plain::plain;
 pub use progress::{Progress, cost};
+
+use plain::plain_lines;
 
 use super::error::CliError;
 use super::exit::Exit;
@@ -36,7 +40,7 @@ impl Output {
 
     /// A line for people: to stdout, or to stderr when stdout is for machines.
     pub fn say(&self, line: impl AsRef<str>) {
-        let line = line.as_ref();
+        let line = plain_lines(line.as_ref());
         // A reader that has gone away is no error.
         let _ = if self.json {
             writeln!(io::stderr(), "{line}")
@@ -56,7 +60,7 @@ impl Output {
 
     /// A message that is never part of the result.
     pub fn note(&self, line: impl AsRef<str>) {
-        let _ = writeln!(io::stderr(), "{}", line.as_ref());
+        let _ = writeln!(io::stderr(), "{}", plain_lines(line.as_ref()));
     }
 
     /// The result for machines; nothing when the output is for people.
@@ -71,13 +75,19 @@ impl Output {
         if self.json {
             return;
         }
-        self.say(table::render(header, rows, width(&io::stdout())));
+        let header: Vec<_> = header.iter().map(|name| plain(name)).collect();
+        let header: Vec<&str> = header.iter().map(AsRef::as_ref).collect();
+        let row = |row: Vec<String>| row.iter().map(|cell| plain(cell).into_owned()).collect();
+        let rows = rows.into_iter().map(row).collect();
+        self.say(table::render(&header, rows, width(&io::stdout())));
     }
 
     /// Shows every error of a file, and how many there are.
     pub fn diagnostics(&self, source: &SourceText, found: &[Diagnostic]) {
         let styled = io::stderr().is_terminal() && !no_color();
-        self.note(diagnostics::render(source, found, styled));
+        // What shows them has taken out what a terminal would obey, and puts colours in.
+        let rendered = diagnostics::render(source, found, styled);
+        let _ = writeln!(io::stderr(), "{rendered}");
         let plural = if found.len() == 1 { "" } else { "s" };
         self.note(format!(
             "error: {} has {} error{plural}",

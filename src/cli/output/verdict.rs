@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::Output;
 use crate::energy::FEWEST_UPDATES;
-use crate::receipts::{Energy, Kind, KnownBy, Receipt};
+use crate::receipts::{Energy, Kind, Receipt};
 use crate::task::TaskKind;
-use crate::units::{Joules, Nats, count, counted};
+use crate::units::{Joules, Nats, Statistic, count, counted};
+use crate::words::{KnownBy, Stopped};
 
 /// What the efficiency is, said where it first appears on a screen.
 pub const EFFICIENCY: &str = "loss removed per kilojoule";
@@ -21,9 +22,9 @@ pub fn legend(output: &Output, has_efficiency: bool) {
 /// The outcome in one word.
 pub const fn outcome(receipt: &Receipt) -> &'static str {
     match (receipt.kind, receipt.task_kind) {
-        (Kind::Decision, TaskKind::Lora) if receipt.accepted => "accepted",
-        (Kind::Decision, TaskKind::Lora) => "rejected",
-        (Kind::Decision, TaskKind::Index) => "done",
+        (Kind::Decision, Some(TaskKind::Lora)) if receipt.accepted => "accepted",
+        (Kind::Decision, Some(TaskKind::Lora)) => "rejected",
+        (Kind::Decision, Some(TaskKind::Index)) => "done",
         (kind, _) => kind.as_str(),
     }
 }
@@ -33,7 +34,7 @@ pub fn lines(receipt: &Receipt) -> Vec<String> {
     let word = outcome(receipt).to_uppercase();
     let spent = [energy(receipt), elapsed(receipt)];
     let spent = spent.into_iter().flatten().collect::<Vec<_>>().join(", ");
-    let mut lines = if receipt.gate.is_some() {
+    let mut lines = if receipt.result().is_some() {
         let found = [accuracy(receipt), loss(receipt)];
         let found: Vec<String> = found.into_iter().flatten().collect();
         let mut lines = vec![format!("{word}  {}", found.join("; "))];
@@ -58,22 +59,17 @@ pub fn lines(receipt: &Receipt) -> Vec<String> {
     lines
 }
 
-/// `accuracy 50.0 % (chance) -> 77.7 % on 2,000 rows`
+/// `accuracy 50.0 % (by class shares) -> 77.7 % on 2,000 rows`
 pub fn accuracy(receipt: &Receipt) -> Option<String> {
     let gate = receipt.gate.as_ref()?;
-    let after = percent(&gate.accuracy);
-    let rows = counted(gate.n, "row");
-    Some(match &gate.base {
-        Some(base) => {
-            let before = percent(&base.accuracy);
-            let how = match base.known_by {
-                KnownBy::Guess => " (chance)",
-                KnownBy::Evaluation => "",
-            };
-            format!("accuracy {before}{how} -> {after} on {rows}")
-        }
-        None => format!("accuracy {after} on {rows}"),
-    })
+    let result = gate.result.as_ref()?;
+    let (before, after) = (percent(result.base.accuracy), percent(result.accuracy));
+    let how = match result.base.known_by {
+        KnownBy::ClassShares => " (by class shares)",
+        KnownBy::Evaluation => "",
+    };
+    let rows = counted(gate.terms.n, "row");
+    Some(format!("accuracy {before}{how} -> {after} on {rows}"))
 }
 
 /// What the joules bought: `0.278 nats/kJ (loss removed per kilojoule)`
@@ -93,17 +89,19 @@ pub fn loss(receipt: &Receipt) -> Option<String> {
 
 /// The test in words, and how many of its looks are used up.
 pub fn test(receipt: &Receipt) -> Option<String> {
-    let gate = receipt.gate.as_ref()?;
-    let (look, of) = (count(gate.look), count(gate.looks_budget));
+    let terms = receipt.gate.as_ref()?.terms;
+    // Those before it may have spent more or less; this is what as many like it would be.
+    let of = terms.looks_budget.max(terms.look);
+    let (look, of) = (count(terms.look), count(of));
     Some(format!("{}; look {look} of {of}", receipt.reason))
 }
 
 /// `trained on 960 examples in 120 steps`, and why no longer.
 pub fn training(receipt: &Receipt) -> Option<String> {
     let train = receipt.train.as_ref()?;
-    let why = match train.stopped.as_str() {
-        "eta" => "; stopped early, since more steps would have lowered the efficiency",
-        "budget" => "; stopped early, since the budget was nearly used up",
+    let why = match train.stopped {
+        Stopped::Eta => "; stopped early, since more steps would have lowered the efficiency",
+        Stopped::Budget => "; stopped early, since the budget was nearly used up",
         _ => "",
     };
     Some(format!(
@@ -154,13 +152,13 @@ pub fn cautions(receipt: &Receipt) -> Vec<String> {
     let Some(energy) = &receipt.energy else {
         return Vec::new();
     };
-    let few = energy.caution.as_ref().and(energy.updates).map(|updates| {
+    let few = energy.caution.map(|_| energy.updates).map(|updates| {
         let times = if updates == 1 { "once" } else { &format!("{} times", count(updates)) };
         format!(
             "too short to measure reliably: the slowest sensor updated {times}, {FEWEST_UPDATES} are needed"
         )
     });
-    let over = energy.joules_overshoot.filter(|over| *over > Joules::ZERO);
+    let over = Some(energy.joules_overshoot).filter(|over| *over > Joules::ZERO);
     let over = over.map(|over| {
         let lease = energy.joules_reserved.human();
         format!("{} more than the lease of {lease}", over.human())
@@ -181,12 +179,9 @@ fn unmeasured(energy: &Energy) -> Option<String> {
     })
 }
 
-/// A share as it stands in a receipt, in percent.
-pub fn percent(share: &str) -> String {
-    share.parse::<f64>().map_or_else(
-        |_| share.to_owned(),
-        |share| format!("{:.1} %", share * 100.0),
-    )
+/// A share in percent.
+pub fn percent(share: Statistic) -> String {
+    format!("{:.1} %", share.as_f64() * 100.0)
 }
 
 #[cfg(test)]

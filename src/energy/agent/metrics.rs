@@ -31,27 +31,49 @@ pub(super) fn render(
     bucket: &BucketView,
 ) -> String {
     let mut text = String::new();
-    let of_probes = |value: &dyn Fn(usize) -> f64| -> Vec<(String, f64)> {
+    of_probes(&mut text, probes, snapshot);
+    of_bucket(&mut text, bucket);
+    if let Some(net) = sample.net_w {
+        family(
+            &mut text,
+            "cryo_net_watts",
+            "gauge",
+            "Power above the idle baseline.",
+            &one(net),
+        );
+    }
+    of_meter(&mut text, snapshot);
+    text
+}
+
+fn one(value: f64) -> Vec<(String, f64)> {
+    vec![(String::new(), value)]
+}
+
+fn of_probes(text: &mut String, probes: &[ProbeInfo], snapshot: &Snapshot) {
+    let each = |value: &dyn Fn(usize) -> f64| -> Vec<(String, f64)> {
         let probes = probes.iter().enumerate();
         probes
             .map(|(at, probe)| (label("probe", &probe.id), value(at)))
             .collect()
     };
-    let one = |value: f64| vec![(String::new(), value)];
     family(
-        &mut text,
+        text,
         "cryo_probe_joules_total",
         "counter",
         "Energy that a probe counted since the agent started.",
-        &of_probes(&|at| snapshot.totals[at].as_f64()),
+        &each(&|at| snapshot.totals[at].as_f64()),
     );
     family(
-        &mut text,
+        text,
         "cryo_probe_watts",
         "gauge",
         "Mean power of a probe over the newest second.",
-        &of_probes(&|at| snapshot.watts[at].0),
+        &each(&|at| snapshot.watts[at].0),
     );
+}
+
+fn of_bucket(text: &mut String, bucket: &BucketView) {
     let accounts = &bucket.accounts;
     let accounts = [
         ("granted", accounts.granted),
@@ -65,69 +87,56 @@ pub(super) fn render(
     ];
     let accounts = accounts.map(|(name, joules)| (label("account", name), joules.as_f64()));
     family(
-        &mut text,
+        text,
         "cryo_account_joules",
         "gauge",
         "Where every joule went, since the bucket was made.",
         &accounts,
     );
-    family(
-        &mut text,
-        "cryo_bucket_joules",
-        "gauge",
-        "What the bucket holds.",
-        &one(bucket.level_joules.as_f64()),
-    );
-    family(
-        &mut text,
-        "cryo_bucket_reserved_joules",
-        "gauge",
-        "What is set aside for open leases.",
-        &one(bucket.reserved_joules.as_f64()),
-    );
-    family(
-        &mut text,
-        "cryo_leases_open",
-        "gauge",
-        "Open leases.",
-        &one(bucket.leases.len() as f64),
-    );
-    if let Some(net) = sample.net_w {
-        family(
-            &mut text,
-            "cryo_net_watts",
-            "gauge",
-            "Power above the idle baseline.",
-            &one(net),
-        );
+    for (name, help, value) in [
+        (
+            "cryo_bucket_joules",
+            "What the bucket holds.",
+            bucket.level_joules.as_f64(),
+        ),
+        (
+            "cryo_bucket_reserved_joules",
+            "What is set aside for open leases.",
+            bucket.reserved_joules.as_f64(),
+        ),
+        (
+            "cryo_leases_open",
+            "Open leases.",
+            bucket.leases.len() as f64,
+        ),
+    ] {
+        family(text, name, "gauge", help, &one(value));
     }
-    family(
-        &mut text,
-        "cryo_unmeasured_seconds_total",
-        "counter",
-        "Time in which a probe could not be read.",
-        &one(snapshot.unmeasured.as_secs_f64()),
-    );
-    family(
-        &mut text,
-        "cryo_rounds_total",
-        "counter",
-        "Rounds of readings.",
-        &one(snapshot.seq as f64),
-    );
-    family(
-        &mut text,
-        "cryo_rounds_late_total",
-        "counter",
-        "Rounds that came more than a period late.",
-        &one(snapshot.missed as f64),
-    );
-    family(
-        &mut text,
-        "cryo_readings_implausible_total",
-        "counter",
-        "Readings that could not be true, and were not booked.",
-        &one(snapshot.glitches as f64),
-    );
-    text
+}
+
+fn of_meter(text: &mut String, snapshot: &Snapshot) {
+    for (name, help, value) in [
+        (
+            "cryo_unmeasured_seconds_total",
+            "Time in which a probe could not be read.",
+            snapshot.unmeasured.as_secs_f64(),
+        ),
+        (
+            "cryo_rounds_total",
+            "Rounds of readings.",
+            snapshot.seq as f64,
+        ),
+        (
+            "cryo_rounds_late_total",
+            "Rounds that came more than a period late.",
+            snapshot.missed as f64,
+        ),
+        (
+            "cryo_readings_implausible_total",
+            "Readings that could not be true, and were not booked.",
+            snapshot.glitches as f64,
+        ),
+    ] {
+        family(text, name, "counter", help, &one(value));
+    }
 }

@@ -25,7 +25,7 @@ pub use token::{Token, read_token};
 pub use wire::{About, BucketView, Progress, Sample, Status};
 
 use super::baseline::{Baseline, BaselineError, IdleState, Learning};
-use super::bucket::{BucketError, Closed, LeaseId, Record, Refusal, Take, Taken};
+use super::bucket::{Abandoned, BucketError, Closed, LeaseId, Record, Refusal, Take, Taken};
 use super::flow::Measured;
 use crate::units::Joules;
 
@@ -73,6 +73,12 @@ pub trait JouleAgent: Send + Sync {
     /// [`AgentError::Refused`] when nothing was taken.
     fn take(&self, take: &Take) -> Result<Taken, AgentError>;
 
+    /// Lets an open lease last so long from now on; never shorter than it would.
+    ///
+    /// # Errors
+    /// When it has ended or is not known, or the time makes no sense.
+    fn renew(&self, id: &LeaseId, ttl: Duration) -> Result<(), AgentError>;
+
     /// What was measured so far under a lease.
     ///
     /// # Errors
@@ -98,6 +104,27 @@ pub trait JouleAgent: Send + Sync {
     /// # Errors
     /// When there is no such lease.
     fn forfeit(&self, id: &LeaseId) -> Result<Closed, AgentError>;
+
+    /// Ends a lease whose holder is known to have died: it is charged what was measured, and the
+    /// highest power for the time that nobody saw, but no more than was set aside unless more was
+    /// measured. A lease that has ended keeps its end.
+    ///
+    /// # Errors
+    /// When there is no such lease.
+    fn abandon(&self, id: &LeaseId) -> Result<Abandoned, AgentError>;
+
+    /// Charges joules that a receipt proves to have been spent under a lease of which the bucket
+    /// knows nothing, since an older one was put back. One id is charged once; a lease that has
+    /// ended keeps its end.
+    ///
+    /// # Errors
+    /// When the amount is below zero.
+    fn charge_missed(
+        &self,
+        id: &LeaseId,
+        reserved: Joules,
+        charged: Joules,
+    ) -> Result<Closed, AgentError>;
 
     /// Adds joules by hand and returns how many fitted under the cap.
     ///

@@ -100,6 +100,26 @@ fn parse(before: &Link, line: &[u8]) -> Option<Record> {
         .flatten()
 }
 
+/// Reads a journal strictly: also its last line must be what was written. Whether a last line is
+/// unfinished is told beside it: it is being written, or a crash cut it off.
+///
+/// # Errors
+/// [`BucketError::Malformed`] with the line.
+pub fn read_strictly(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, bool), BucketError> {
+    let journal = read(path, bytes)?;
+    let rest = &bytes[usize::try_from(journal.length).unwrap_or(bytes.len())..];
+    if rest.contains(&b'\n') || journal.records.is_empty() {
+        return Err(BucketError::Malformed {
+            path: path.to_owned(),
+            cause: format!(
+                "line {}: it is not what was written",
+                journal.records.len() + 1
+            ),
+        });
+    }
+    Ok((journal.records, !rest.is_empty()))
+}
+
 /// The ledger with the link that its next record continues.
 #[derive(Debug, Clone)]
 pub struct Linked {
@@ -171,6 +191,17 @@ impl JournalFile {
 /// The journal before the present one.
 pub fn older(path: &Path) -> PathBuf {
     path.with_extension("1.jsonl")
+}
+
+/// A journal of these records, the checkpoint first.
+#[cfg(test)]
+pub fn write_journal(records: &[Record]) -> Vec<u8> {
+    let mut text = Vec::new();
+    let mut link = Link(FIRST_LINK.into());
+    for record in records {
+        write_line(&mut link, record, &mut text);
+    }
+    text
 }
 
 fn start(path: &Path, ledger: &Ledger) -> Result<(), BucketError> {

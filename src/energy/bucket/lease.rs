@@ -86,6 +86,81 @@ pub struct Lease {
     pub expires: Timestamp,
     /// What was measured so far, as of the last record.
     pub measured: Joules,
+    /// When that record was made; there is none yet where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured_at: Option<Timestamp>,
+    /// Milliseconds until then that the measurement does not hold.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unseen_ms: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Lease {
+    /// Time under it until `now` that no record has seen; of the time since the last record, at
+    /// most `longest`.
+    pub fn unseen(&self, now: Timestamp, longest: Duration) -> Duration {
+        let since = now.since(self.measured_at.unwrap_or(self.opened));
+        Duration::from_millis(self.unseen_ms) + since.min(longest)
+    }
+
+    /// How it ends when its holder died.
+    pub(super) fn abandoned(&self, unseen: &Unseen, now: Timestamp) -> Abandoned {
+        let time = self.unseen(now, unseen.longest);
+        let in_full = self.reserved.max(self.measured);
+        let most = match unseen.most_watts {
+            Some(watts) => Joules::from_f64(watts.0 * time.as_secs_f64())
+                .map_or(in_full, |joules| self.measured + joules.at_least_zero()),
+            None => in_full,
+        };
+        Abandoned {
+            measured: self.measured,
+            unseen: time,
+            charged: most.min(in_full),
+            reserved: self.reserved,
+        }
+    }
+}
+
+/// What time that nobody saw can have used.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Unseen {
+    /// The highest power of all probes together; `None` where there is no limit to it.
+    pub most_watts: Option<Watts>,
+    /// Whoever lives makes a record this often at the latest.
+    pub longest: Duration,
+}
+
+/// A lease whose holder died, and how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abandoned {
+    /// What was measured.
+    pub measured: Joules,
+    /// Time under it that nobody saw.
+    pub unseen: Duration,
+    /// What it was charged: what was measured, and what the unseen time can have used at most.
+    pub charged: Joules,
+    /// What was set aside.
+    pub reserved: Joules,
+}
+
+impl Abandoned {
+    /// A lease that had ended before. Its end tells no more than what was charged, so all of that
+    /// counts as measured.
+    pub(super) const fn before(closed: &Closed) -> Self {
+        Self {
+            measured: closed.charged,
+            unseen: Duration::ZERO,
+            charged: closed.charged,
+            reserved: closed.reserved,
+        }
+    }
 }
 
 /// A lease that has ended.
@@ -168,6 +243,9 @@ pub enum Refusal {
     /// There is no such lease.
     #[error("there is no lease {0}")]
     NoLease(LeaseId),
+    /// The lease has ended.
+    #[error("lease {0} has ended")]
+    Ended(LeaseId),
     /// The time to live makes no sense.
     #[error("a lease must last from 1 s to {} s", LONGEST_LEASE.as_secs())]
     BadTtl,

@@ -1,6 +1,8 @@
 //! The bucket: the joules one may spend. Work takes a lease and settles it at the measured
 //! value. What is on disk is always the truth after a crash.
 
+mod audit;
+mod error;
 mod group;
 mod journal;
 mod lease;
@@ -9,69 +11,26 @@ mod news;
 mod sync;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-pub use lease::{Affordable, Closed, LONGEST_LEASE, Lease, LeaseId, Refusal, Short, Take};
+pub use audit::{Audit, Ending, LeaseEnd, LeaseStory};
+pub use error::BucketError;
+pub use lease::{
+    Abandoned, Affordable, Closed, LONGEST_LEASE, Lease, LeaseId, Refusal, Short, Take, Unseen,
+};
 pub use ledger::{Accounts, BucketPolicy, Event as BucketEvent, Flow, Ledger, Record, Taken};
 
 use self::group::Group;
 use self::journal::JournalFile;
 use super::time::{Clock, Mono, SystemClock};
 use crate::clock::Timestamp;
-use crate::files::{self, FileError, Lock};
+use crate::files::{self, Lock};
 use crate::units::{Joules, Watts};
 
 /// From this size on a new journal is begun.
 const LONGEST_JOURNAL: u64 = 16 * 1024 * 1024;
-
-/// Why the bucket cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum BucketError {
-    /// Its file could not be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// Its file is not what this program writes.
-    #[error("{} is not a journal of a bucket: {cause}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        cause: String,
-    },
-    /// The request makes no sense, or there is too little.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// A failure that several requests shared.
-    #[error("{0}")]
-    Shared(Arc<BucketError>),
-}
-
-impl BucketError {
-    /// What a person can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::File(FileError::Locked { .. }) => Some(
-                "wait for it to finish; if it is a `cryo agent`, set `agent_url` in cryo.toml to use it, or stop it"
-                    .into(),
-            ),
-            Self::File(error) => error.hint(),
-            Self::Malformed { path, .. } => Some(format!(
-                "restore {} from a backup, or move its folder aside to start with an empty bucket",
-                path.display()
-            )),
-            Self::Refused(_) => None,
-            Self::Shared(error) => error.hint(),
-        }
-    }
-}
-
-impl From<Arc<Self>> for BucketError {
-    fn from(error: Arc<Self>) -> Self {
-        Self::Shared(error)
-    }
-}
 
 /// The bucket's calendar. While the program runs it goes with the monotonic clock, so that a
 /// step of the wall clock grants nothing.
@@ -79,6 +38,8 @@ struct Calendar {
     clock: SystemClock,
     start: Mono,
     began: Timestamp,
+    /// The wall clock was behind the journal, so nobody knows how long the bucket was closed.
+    was_set_back: bool,
 }
 
 impl Calendar {
@@ -99,7 +60,8 @@ pub struct Bucket {
 
 impl Bucket {
     /// Opens the bucket in `folder` and locks it; a new one gets the opening grant. Leases whose
-    /// time ran out are charged.
+    /// time ran out meanwhile stay until the next request, so that one whose holder died can be
+    /// [abandoned](Self::abandon) before.
     ///
     /// # Errors
     /// When another process holds it, or its journal cannot be read or written.
@@ -107,21 +69,20 @@ impl Bucket {
         let lock = Lock::acquire(&folder.join("lock"))?;
         let path = journal_in(folder);
         let (file, linked) = JournalFile::open(&path, policy, || Ledger::opened(policy, now))?;
-        let began = now.max(linked.ledger.allowance_until());
+        let booked = linked.ledger.allowance_until();
         let clock = SystemClock::start();
-        let bucket = Self {
+        Ok(Self {
             group: Group::new(linked, file),
             calendar: Calendar {
                 start: clock.now(),
                 clock,
-                began,
+                began: now.max(booked),
+                was_set_back: now < booked,
             },
             folder: folder.to_owned(),
             _lock: lock,
             temporary: None,
-        };
-        bucket.expire()?;
-        Ok(bucket)
+        })
     }
 
     /// Whether there is a bucket in `folder`.
@@ -204,6 +165,22 @@ impl Bucket {
         Ok(records)
     }
 
+    /// What the present journal and the one before say of every lease, without locking or
+    /// changing anything; `None` when there is no bucket.
+    ///
+    /// Each line is checked against the one before, and each record for whether this program could
+    /// have written it there. What it cannot see: lines that are gone from the end, both journals
+    /// in an older state, journals that somebody wrote anew with all their digits, and whether
+    /// joules that were booked were measured.
+    ///
+    /// # Errors
+    /// When a journal cannot be read, or a line is not what this program would have written.
+    pub fn audit(folder: &Path) -> Result<Option<Audit>, BucketError> {
+        let path = journal_in(folder);
+        // A new journal may be begun between the reading of both.
+        Audit::of(&path).or_else(|_| Audit::of(&path))
+    }
+
     /// What went in and out, the newest first, without time in which nothing was credited.
     ///
     /// # Errors
@@ -256,6 +233,40 @@ impl Bucket {
         self.change(|ledger, _| ledger.settle(id, measured))
     }
 
+    /// Lets an open lease last so long from now on; on disk before it returns.
+    ///
+    /// # Errors
+    /// When it has ended, or the disk fails.
+    pub fn renew(&self, id: &LeaseId, ttl: Duration) -> Result<(), BucketError> {
+        self.expire()?;
+        self.change(|ledger, now| Ok(((), ledger.renew(id, ttl, now)?)))
+    }
+
+    /// Ends a lease whose holder died, also one whose time has run out since: it is charged what
+    /// was measured, and what the time that nobody saw can have used at most. A lease that has
+    /// ended keeps its end.
+    ///
+    /// # Errors
+    /// When there is no such lease, or the disk fails.
+    pub fn abandon(&self, id: &LeaseId, unseen: &Unseen) -> Result<Abandoned, BucketError> {
+        let lost = if self.calendar.was_set_back {
+            unseen.longest
+        } else {
+            Duration::ZERO
+        };
+        self.change(|ledger, now| ledger.abandon(id, unseen, now.plus(lost)))
+    }
+
+    /// Charges joules that a receipt proves to have been spent under a lease, and that this journal
+    /// lacks, since an older one was put back. The level may fall below zero. One id is charged
+    /// once: a lease that has ended keeps its end, as long as that is remembered.
+    ///
+    /// # Errors
+    /// When the amount is below zero, or the disk fails.
+    pub fn charge_missed(&self, missed: &Closed) -> Result<Closed, BucketError> {
+        self.change(|ledger, _| ledger.charge_missed(missed))
+    }
+
     /// Charges a lease in full.
     ///
     /// # Errors
@@ -287,7 +298,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// Books metered time. It is on disk with the next request, or with [`Bucket::flush`].
+    /// Books metered time. It is on disk with the next request, or with [`Bucket::sync`].
     pub fn book(&self, flow: Flow) {
         let now = self.now();
         self.group.note(|linked, text| {
@@ -296,11 +307,20 @@ impl Bucket {
         });
     }
 
+    /// Puts on disk what was booked so far. Who books meanwhile does not wait for the disk.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sync(&self) -> Result<(), BucketError> {
+        Ok(self.group.commit(|_, _| ())?)
+    }
+
     /// Puts everything on disk, and starts a new journal when the old one is long.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn flush(&self) -> Result<(), BucketError> {
+        self.sync()?;
         self.group.quiet(|linked, file| {
             if file.length() > LONGEST_JOURNAL {
                 *linked = file.rotate(&linked.ledger)?;

@@ -7,10 +7,15 @@
 
 use statrs::distribution::{Continuous, ContinuousCDF, StudentsT};
 
-use super::pairing::Pair;
-
 /// Residuals below this are no noise of a meter.
 const EXACT_WATTS: f64 = 1e-6;
+
+/// Power of one block, seen by both.
+pub(super) struct Pair {
+    pub(super) wall: f64,
+    pub(super) metered: f64,
+    pub(super) seconds: f64,
+}
 
 /// `wall = offset + gain * metered`, with the sums that its intervals need.
 pub(super) struct Line {

@@ -1,7 +1,7 @@
 //! Which wall power belongs to which metered power: common blocks of time, and the offset
 //! between the two clocks.
 
-use super::line::Line;
+use super::line::{Line, Pair};
 use super::{CalibrationError, MeteredPower, WallReading};
 use crate::clock::Timestamp;
 use crate::units::Watts;
@@ -40,13 +40,6 @@ struct Span {
 pub(super) struct Logs {
     blocks: Vec<Block>,
     spans: Vec<Span>,
-}
-
-/// Power of one block, seen by both.
-pub(super) struct Pair {
-    pub(super) wall: f64,
-    pub(super) metered: f64,
-    pub(super) seconds: f64,
 }
 
 fn seconds_since(origin: i64, time: Timestamp) -> f64 {

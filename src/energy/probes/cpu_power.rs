@@ -8,32 +8,7 @@ use sysinfo::System;
 
 use super::powercap;
 use crate::units::Watts;
-
-/// Where the figure comes from, the best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PowerOrigin {
-    /// A person said so.
-    Settings,
-    /// The kernel's limit for the packages.
-    Kernel,
-    /// The maker's data sheet, by the processor's name.
-    Table,
-    /// Nobody: what such machines usually draw.
-    Guess,
-}
-
-impl PowerOrigin {
-    /// The word in receipts.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Settings => "settings",
-            Self::Kernel => "kernel",
-            Self::Table => "table",
-            Self::Guess => "guess",
-        }
-    }
-}
+pub use crate::words::PowerOrigin;
 
 /// The power that a model of the processor rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ mod cpu_model;
 mod cpu_power;
 mod hwmon;
 mod load;
+mod missing;
 mod nvml;
 mod own_time;
 #[cfg(target_os = "linux")]
@@ -21,6 +22,7 @@ use std::sync::Arc;
 pub use cpu_model::{CpuModel, processor_name};
 pub use cpu_power::{CpuPower, PowerOrigin, Processors};
 pub use load::{Load, Ticks};
+pub use missing::Missing;
 pub use own_time::{OwnTime, processor_time};
 pub use powercap::{RaplChoice, powercap_probes};
 
@@ -68,27 +70,6 @@ pub struct Sources {
     pub proc: PathBuf,
     /// Power of all processors at full load, for the models, where a person states it.
     pub cpu_tdp: Option<Watts>,
-}
-
-/// A probe that was looked for and not found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
-    /// Which.
-    pub name: String,
-    /// Why.
-    pub cause: String,
-    /// The line that would make it work, where there is one.
-    pub fix: Option<String>,
-}
-
-impl Missing {
-    fn because(name: &str, cause: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            cause: cause.into(),
-            fix: None,
-        }
-    }
 }
 
 /// What was found, and what was not.

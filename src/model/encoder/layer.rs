@@ -143,6 +143,29 @@ pub(super) struct Tape {
     low: [Buffer; 6],
 }
 
+/// What the backward pass through one linear layer goes by.
+struct Step<'a> {
+    /// Which of the six.
+    part: usize,
+    /// What went in.
+    x: &'a [f32],
+    /// `x A`, if it is adapted.
+    low: &'a [f32],
+    /// The gradient of what came out.
+    d_y: &'a [f32],
+}
+
+impl Tape {
+    fn at<'a>(&'a self, part: usize, x: &'a [f32], d_y: &'a [f32]) -> Step<'a> {
+        Step {
+            part,
+            x,
+            low: &self.low[part],
+            d_y,
+        }
+    }
+}
+
 impl<'a> Layer<'a> {
     fn hidden(&self) -> usize {
         self.heads.count * self.heads.size
@@ -296,36 +319,73 @@ impl<'a> Layer<'a> {
         below: bool,
         gradients: &mut [Option<LoraGradient>],
     ) -> Option<Buffer> {
-        let hidden = self.hidden();
         norm_backward(&mut d_out, &tape.norms[1], &self.block.norms[1].gain);
-        let left = Left::new(Rows::new(&d_out, hidden));
+        let d_middle = self.feed_forward_backward(tape, d_out, gradients);
+        self.attention_backward(tape, d_middle, below, gradients)
+    }
+
+    /// From the gradient of what comes out of the feed-forward part to that of what goes in.
+    fn feed_forward_backward(
+        &self,
+        tape: &Tape,
+        d_out: Buffer,
+        gradients: &mut [Option<LoraGradient>],
+    ) -> Buffer {
         let mut d_wide = Buffer::stale(tape.slopes.len());
-        self.linear_backward(
-            5,
-            &tape.wide,
-            &d_out,
-            &left,
-            tape,
-            Some((&mut d_wide, Start::Zero)),
-            gradients,
-        );
+        let into = Some((&mut d_wide[..], Start::Zero));
+        let second = tape.at(5, &tape.wide, &d_out);
+        self.linear_backward(&second, into, &mut gradients[5]);
         multiply(&mut d_wide, &tape.slopes);
         let middle = if self.lora(4).is_some() {
             self.middle(tape)
         } else {
             Buffer::default()
         };
-        let width = self.block.linears[4].bias.len();
-        let left = Left::new(Rows::new(&d_wide, width));
         let mut d_middle = d_out;
         let into = Some((&mut d_middle[..], Start::Output));
-        self.linear_backward(4, &middle, &d_wide, &left, tape, into, gradients);
+        let first = tape.at(4, &middle, &d_wide);
+        self.linear_backward(&first, into, &mut gradients[4]);
+        d_middle
+    }
 
+    /// From the gradient of what comes out of attention and its norm to that of the layer's input.
+    fn attention_backward(
+        &self,
+        tape: &Tape,
+        mut d_middle: Buffer,
+        below: bool,
+        gradients: &mut [Option<LoraGradient>],
+    ) -> Option<Buffer> {
         norm_backward(&mut d_middle, &tape.norms[0], &self.block.norms[0].gain);
-        let left = Left::new(Rows::new(&d_middle, hidden));
         let mut d_mixed = Buffer::stale(tape.mixed.len());
         let into = Some((&mut d_mixed[..], Start::Zero));
-        self.linear_backward(3, &tape.mixed, &d_middle, &left, tape, into, gradients);
+        let output = tape.at(3, &tape.mixed, &d_middle);
+        self.linear_backward(&output, into, &mut gradients[3]);
+        let [d_queries, d_keys, d_values] = self.mixture_backward(tape, &d_mixed);
+        let asking = match self.wanted {
+            Wanted::All => None,
+            Wanted::First => Some(self.wanted_rows(&tape.x)),
+        };
+        let asking = asking.as_deref().unwrap_or(&tape.x);
+        let mut d_asking = d_middle;
+        let into = below.then_some((&mut d_asking[..], Start::Output));
+        let query = tape.at(0, asking, &d_queries);
+        self.linear_backward(&query, into, &mut gradients[0]);
+        let mut d_x = if below {
+            self.spread(d_asking)
+        } else {
+            Buffer::default()
+        };
+        for (part, d_y) in [(1, &d_keys), (2, &d_values)] {
+            let into = below.then_some((&mut d_x[..], Start::Output));
+            let step = tape.at(part, &tape.x, d_y);
+            self.linear_backward(&step, into, &mut gradients[part]);
+        }
+        below.then_some(d_x)
+    }
+
+    /// From the gradient of the mixture to those of queries, keys and values.
+    fn mixture_backward(&self, tape: &Tape, d_mixed: &[f32]) -> [Buffer; 3] {
         let mut d_queries = Buffer::stale(tape.queries.len());
         let mut d_keys = Buffer::stale(tape.keys.len());
         let mut d_values = Buffer::stale(tape.values.len());
@@ -345,27 +405,7 @@ impl<'a> Layer<'a> {
                 ],
             );
         }
-
-        let asking = match self.wanted {
-            Wanted::All => None,
-            Wanted::First => Some(self.wanted_rows(&tape.x)),
-        };
-        let asking = asking.as_deref().unwrap_or(&tape.x);
-        let mut d_asking = d_middle;
-        let left = Left::new(Rows::new(&d_queries, hidden));
-        let into = below.then_some((&mut d_asking[..], Start::Output));
-        self.linear_backward(0, asking, &d_queries, &left, tape, into, gradients);
-        let mut d_x = if below {
-            self.spread(d_asking)
-        } else {
-            Buffer::default()
-        };
-        for (part, d_y) in [(1, &d_keys), (2, &d_values)] {
-            let left = Left::new(Rows::new(d_y, hidden));
-            let into = below.then_some((&mut d_x[..], Start::Output));
-            self.linear_backward(part, &tape.x, d_y, &left, tape, into, gradients);
-        }
-        below.then_some(d_x)
+        [d_queries, d_keys, d_values]
     }
 
     /// What went into the feed-forward part, from what its normalisation kept.
@@ -380,78 +420,64 @@ impl<'a> Layer<'a> {
         middle
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one pass over one linear layer")]
+    /// From the gradient of what comes out of a linear layer to those of its adapter, and to that of
+    /// what goes in where `into` says that somebody needs it.
     fn linear_backward(
         &self,
-        part: usize,
-        x: &[f32],
-        d_y: &[f32],
-        left: &Left,
-        tape: &Tape,
+        step: &Step<'_>,
         into: Option<(&mut [f32], Start<'_>)>,
-        gradients: &mut [Option<LoraGradient>],
+        gradient: &mut Option<LoraGradient>,
     ) {
-        let dense = &self.block.linears[part];
+        let dense = &self.block.linears[step.part];
         let (inputs, outputs) = (dense.weight.depth(), dense.bias.len());
-        let rows = d_y.len() / outputs;
-        let Some(lora) = self.lora(part) else {
+        let left = Left::new(Rows::new(step.d_y, outputs));
+        let Some(lora) = self.lora(step.part) else {
             if let Some((d_x, start)) = into {
-                product(left, dense.turned(), None, start, d_x, inputs);
+                product(&left, dense.turned(), None, start, d_x, inputs);
             }
             return;
         };
-        let rank = lora.a.columns();
+        let (rows, rank) = (step.d_y.len() / outputs, lora.a.columns());
         let mut d_low = Buffer::stale(rows * rank);
-        product(left, &lora.b_turned, None, Start::Zero, &mut d_low, rank);
-        let mut d_b = Array::zeros(&[rank, outputs]);
-        let low = Left::transposed(Rows::new(&tape.low[part], rank));
-        product(
-            &low,
-            &Right::new(Rows::new(d_y, outputs)),
-            None,
-            Start::Zero,
-            &mut d_b.data,
-            outputs,
-        );
-        d_b.data.iter_mut().for_each(|value| *value *= lora.scale);
-        let dropped = self.dropout.map(|dropout| self.dropped(part, x, dropout));
-        let seen = dropped.as_deref().unwrap_or(x);
-        let mut d_a = Array::zeros(&[inputs, rank]);
-        let seen = Left::transposed(Rows::new(seen, inputs));
-        product(
-            &seen,
-            &Right::new(Rows::new(&d_low, rank)),
-            None,
-            Start::Zero,
-            &mut d_a.data,
-            rank,
-        );
-        gradients[part] = Some((d_a, d_b));
+        product(&left, &lora.b_turned, None, Start::Zero, &mut d_low, rank);
+        *gradient = Some(self.lora_gradient(step, lora, &d_low));
 
         let Some((d_x, start)) = into else { return };
         let d_low = Left::new(Rows::new(&d_low, rank));
+        let turned = &lora.a_turned;
         match self.dropout {
             None => {
-                let tail = Some((&d_low, &lora.a_turned));
-                product(left, dense.turned(), tail, start, d_x, inputs);
+                let tail = Some((&d_low, turned));
+                product(&left, dense.turned(), tail, start, d_x, inputs);
             }
             Some(dropout) => {
-                product(left, dense.turned(), None, start, d_x, inputs);
+                product(&left, dense.turned(), None, start, d_x, inputs);
                 let mut through = Buffer::stale(rows * inputs);
-                product(
-                    &d_low,
-                    &lora.a_turned,
-                    None,
-                    Start::Zero,
-                    &mut through,
-                    inputs,
-                );
-                multiply(
-                    &mut through,
-                    &dropout.mask(self.first + part, rows * inputs),
-                );
+                product(&d_low, turned, None, Start::Zero, &mut through, inputs);
+                let mask = dropout.mask(self.first + step.part, rows * inputs);
+                multiply(&mut through, &mask);
                 add(d_x, &through);
             }
         }
+    }
+
+    /// The gradients of a LoRA pair, from those of what comes out of the layer and out of A.
+    fn lora_gradient(&self, step: &Step<'_>, lora: &PackedLora, d_low: &[f32]) -> LoraGradient {
+        let dense = &self.block.linears[step.part];
+        let (inputs, outputs) = (dense.weight.depth(), dense.bias.len());
+        let rank = lora.a.columns();
+        let mut d_b = Array::zeros(&[rank, outputs]);
+        let low = Left::transposed(Rows::new(step.low, rank));
+        let d_y = Right::new(Rows::new(step.d_y, outputs));
+        product(&low, &d_y, None, Start::Zero, &mut d_b.data, outputs);
+        d_b.data.iter_mut().for_each(|value| *value *= lora.scale);
+        let dropout = self.dropout;
+        let dropped = dropout.map(|dropout| self.dropped(step.part, step.x, dropout));
+        let seen = dropped.as_deref().unwrap_or(step.x);
+        let mut d_a = Array::zeros(&[inputs, rank]);
+        let seen = Left::transposed(Rows::new(seen, inputs));
+        let d_low = Right::new(Rows::new(d_low, rank));
+        product(&seen, &d_low, None, Start::Zero, &mut d_a.data, rank);
+        (d_a, d_b)
     }
 }

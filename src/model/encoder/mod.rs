@@ -5,6 +5,8 @@
 //! CPU, with burn's operations and burn's differentiation. `tests/it/learner.rs` holds the two
 //! against each other, logits and gradients.
 
+mod arrays;
+mod batch;
 mod layer;
 mod packed;
 mod tensors;
@@ -12,8 +14,10 @@ mod trainable;
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
+pub use arrays::{tensor2, values};
+pub use batch::{Gradients, Labelled};
 pub use packed::{PackedAdapter, PackedEncoder};
 pub use tensors::TensorEncoder;
 pub use trainable::{Dropout, Head, Lora, Trainable};
@@ -47,26 +51,6 @@ pub enum Adapted {
     Packed(PackedAdapter),
     /// For [`Encoder::Tensors`].
     Tensors(Trainable<Tensor<2>>),
-}
-
-/// Texts with their classes.
-#[derive(Debug, Clone, Copy)]
-pub struct Labelled<'a> {
-    /// Token ids of each text.
-    pub texts: &'a [&'a [u32]],
-    /// Class number of each text.
-    pub labels: &'a [usize],
-    /// What each text's loss counts in the sum: one over the size of the whole batch.
-    pub share: f64,
-}
-
-/// A loss and its gradients.
-#[derive(Debug, Clone)]
-pub struct Gradients {
-    /// Sum of the texts' losses times their share, in nats.
-    pub loss: f64,
-    /// In the order of [`Trainable::leaves`]; `None` where nothing depends on the leaf.
-    pub leaves: Vec<Option<Tensor<2>>>,
 }
 
 impl Encoder {
@@ -163,37 +147,4 @@ impl Encoder {
             _ => unreachable!("an adapter belongs to the encoder that made it ready"),
         }
     }
-}
-
-/// An array as a tensor of rank 2 on a device.
-pub fn tensor2(array: &Array, device: &Device) -> Tensor<2> {
-    let shape: [usize; 2] = match array.shape.as_slice() {
-        &[rows, columns] => [rows, columns],
-        _ => [1, array.data.len()],
-    };
-    Tensor::from_data(TensorData::new(array.data.clone(), shape), device)
-}
-
-/// A tensor's values on the host; none when the device failed, which every reader notices as a
-/// loss that is not a number.
-pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor
-        .into_data()
-        .convert::<f32>()
-        .try_to_vec()
-        .unwrap_or_default()
-}
-
-/// Position table with the first token type added: this program knows one segment per text.
-fn positions(weights: &BTreeMap<String, Array>) -> Array {
-    let mut table = weights["embeddings.position_embeddings.weight"].clone();
-    if let Some(types) = weights.get("embeddings.token_type_embeddings.weight") {
-        let width = table.shape[1];
-        for row in table.data.chunks_mut(width) {
-            for (value, first_type) in row.iter_mut().zip(&types.data[..width]) {
-                *value += first_type;
-            }
-        }
-    }
-    table
 }

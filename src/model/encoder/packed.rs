@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::arrays::positions;
 use super::layer::{Block, Dense, Layer, LoraGradient, Norm, PackedLora, Tape, Wanted};
-use super::{Array, Dropout, Labelled, Trainable, positions};
+use super::{Array, Dropout, Labelled, Trainable};
 use crate::kernels::{
     Buffer, Curve, Heads, Left, Right, Rows, Start, add, cross_entropy, norm, product, tanh,
     tanh_backward,

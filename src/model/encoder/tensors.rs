@@ -10,7 +10,8 @@ use burn::tensor::activation::{gelu, gelu_approximate, log_softmax, relu, softma
 use burn::tensor::module::{layer_norm, linear};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
-use super::{Array, Dropout, Gradients, Labelled, Lora, Trainable, positions, tensor2};
+use super::arrays::{positions, tensor2};
+use super::{Array, Dropout, Gradients, Labelled, Lora, Trainable};
 use crate::model::config::{Activation, Architecture, ModelConfig};
 use crate::model::folder::norm_names;
 use crate::recipe::Precision;

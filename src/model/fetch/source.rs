@@ -35,12 +35,12 @@ pub struct WheelId {
     pub folder: String,
 }
 
-/// A text that names no source.
+/// A text that names no source, or no file of one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {expected}")]
 pub struct ParseSourceError {
-    text: String,
-    expected: &'static str,
+    pub(super) text: String,
+    pub(super) expected: String,
 }
 
 fn is_name(text: &str) -> bool {
@@ -52,9 +52,9 @@ impl FromStr for Source {
     type Err = ParseSourceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = |expected| ParseSourceError {
+        let bad = |expected: &str| ParseSourceError {
             text: text.to_owned(),
-            expected,
+            expected: expected.to_owned(),
         };
         if let Some(rest) = text.strip_prefix("hf:") {
             let (repository, revision) = rest.split_once('@').unwrap_or((rest, "main"));

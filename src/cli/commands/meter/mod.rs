@@ -13,7 +13,7 @@ use crate::cli::args::MeterCommand;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::energy::{baseline_line, model_line};
-use crate::energy::agent::{About, JouleAgent, Sample, Status};
+use crate::energy::agent::{About, Sample, Status};
 use crate::energy::{Baseline, Purpose};
 use crate::engine::{EngineError, watching_agent};
 use crate::units::Watts;
@@ -38,51 +38,47 @@ fn show(context: &Context<'_>, seconds: f64) -> Result<Exit, CliError> {
     let output = context.output;
     context.say_notes();
     let time = Context::check_seconds(seconds, 0.3)?;
-    let agent = agent(context)?;
+    let (project, settings) = (&context.project, &context.settings);
+    let agent = watching_agent(project, settings, Purpose::Machine)?;
     thread::sleep(time);
     let about = agent.about().map_err(EngineError::from)?;
     let sample = agent.sample().map_err(EngineError::from)?;
     let baseline = baseline_of(context, &about, &sample)?;
-    // Without an agent a run meters itself, and does not need what is looked at here.
-    let runs_by_own_time = about.model.is_some() && context.settings.agent_url.is_none();
-    let watts: Vec<Option<f64>> = about
-        .probes
-        .iter()
-        .map(|probe| sample.probe_w.get(&probe.id).copied())
-        .collect();
-    let probes: Vec<_> = about
-        .probes
-        .iter()
-        .zip(&watts)
-        .map(|(probe, watts)| {
-            json!({"id": probe.id, "name": probe.name, "provenance": probe.provenance.as_str(), "watts": watts})
-        })
-        .collect();
-    let missing: Vec<_> = about
-        .missing
-        .iter()
-        .map(|(name, cause, fix)| json!({"name": name, "cause": cause, "fix": fix}))
-        .collect();
+    let probes = about.probes.iter();
+    let probes = probes.map(|probe| {
+        let watts = sample.probe_w.get(&probe.id);
+        json!({"id": probe.id, "name": probe.name, "provenance": probe.provenance.as_str(), "watts": watts})
+    });
+    let missing = about.missing.iter();
+    let missing =
+        missing.map(|(name, cause, fix)| json!({"name": name, "cause": cause, "fix": fix}));
     output.json(&json!({
-        "probes": probes,
-        "missing": missing,
+        "probes": probes.collect::<Vec<_>>(),
+        "missing": missing.collect::<Vec<_>>(),
         "model": about.model,
         "baseline": baseline,
         "baseline_hash": baseline.as_ref().map(Baseline::hash),
         "sample": sample,
     }));
-    if output.is_json() {
-        return Ok(Exit::Done);
+    if !output.is_json() {
+        tell(context, &about, &sample, baseline.as_ref());
     }
-    let rows = about.probes.iter().zip(&watts).map(|(probe, watts)| {
+    Ok(Exit::Done)
+}
+
+/// The same for people.
+fn tell(context: &Context<'_>, about: &About, sample: &Sample, baseline: Option<&Baseline>) {
+    let output = context.output;
+    let rows = about.probes.iter().map(|probe| {
+        let watts = sample.probe_w.get(&probe.id);
         vec![
             probe.name.clone(),
             probe.provenance.to_string(),
-            watts.map_or_else(|| "-".to_owned(), |watts| Watts(watts).to_string()),
+            watts.map_or_else(|| "-".to_owned(), |watts| Watts(*watts).to_string()),
         ]
     });
     output.table(&["probe", "provenance", "now"], rows.collect());
-    match &baseline {
+    match baseline {
         Some(baseline) => output.prose(baseline_line(baseline)),
         None => {
             output.prose("no baseline yet: the first run that needs one learns it, or run `cryo meter baseline`");
@@ -90,9 +86,10 @@ fn show(context: &Context<'_>, seconds: f64) -> Result<Exit, CliError> {
     }
     if let Some(model) = &about.model {
         output.prose(model_line(model));
-    }
-    if runs_by_own_time {
-        output.prose("         `cryo apply` and `cryo stress` count their own processor time instead, whatever else runs");
+        // Without an agent a run meters itself, and does not need what is looked at here.
+        if context.settings.agent_url.is_none() {
+            output.prose("         `cryo apply` and `cryo stress` count their own processor time instead, whatever else runs");
+        }
     }
     // That there is no baseline is said already.
     if sample.status != Status::NoBaseline {
@@ -106,7 +103,6 @@ fn show(context: &Context<'_>, seconds: f64) -> Result<Exit, CliError> {
             output.prose(format!("  fix: {fix}"));
         }
     }
-    Ok(Exit::Done)
 }
 
 /// The baseline in use, or if none is known the newest with which nothing was subtracted.
@@ -125,10 +121,4 @@ fn baseline_of(
         }
     };
     Ok(all.rev().find(fits))
-}
-
-/// The agent of the settings.
-fn agent(context: &Context<'_>) -> Result<std::sync::Arc<dyn JouleAgent>, CliError> {
-    let (project, settings) = (&context.project, &context.settings);
-    Ok(watching_agent(project, settings, Purpose::Machine)?)
 }

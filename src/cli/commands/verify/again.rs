@@ -1,0 +1,196 @@
+//! The checks that do the work again: measuring losses, and training.
+
+use crate::cli::commands::Context;
+use crate::cli::commands::hints::pipelines_in;
+use crate::cli::error::CliError;
+use crate::cli::output::Progress;
+use crate::engine::{EngineError, Event, Workspace, open_records};
+use crate::pipeline::Task;
+use crate::receipts::Receipt;
+use crate::units::{Joules, Watts, count};
+use crate::verify::{Report, Status, Subject, newest_verdict, remeasure, replay};
+use crate::words::Backend;
+
+/// Measures the newest verdict again.
+pub(super) fn remeasured(
+    context: &Context<'_>,
+    subject: &Subject<'_>,
+    rows: usize,
+    progress: &mut Progress<'_>,
+    report: &mut Report,
+) -> Result<(), CliError> {
+    let Some(receipt) = newest_verdict(subject)? else {
+        report.add("remeasure", Status::Unchecked, "no update was judged yet");
+        return Ok(());
+    };
+    let Some(workspace) = workspace_of(context, &receipt)? else {
+        report.add("remeasure", Status::Unchecked, no_pipeline(&receipt));
+        return Ok(());
+    };
+    let (task, path) = gate_of(&workspace, &receipt)?;
+    let data = workspace.split_rows(task, &path)?;
+    let limit = (rows > 0).then_some(rows);
+    progress.show(stage("measuring again", 0));
+    let compute = context.compute()?;
+    let done = remeasure(subject, &receipt, (&data, &compute), limit, &mut |done| {
+        progress.show(going_on(done));
+    })?;
+    let Some(done) = done else {
+        return Ok(());
+    };
+    let exact = receipt.env.backend == Backend::Kernels && compute.is_cpu();
+    match done.differs {
+        None => report.add(
+            "remeasure",
+            Status::Ok,
+            format!(
+                "seq {}: {} rows measured again, before and after, to the last bit",
+                done.seq,
+                count(done.rows)
+            ),
+        ),
+        Some(row) => report.add(
+            "remeasure",
+            if exact {
+                Status::Failed
+            } else {
+                Status::Unchecked
+            },
+            format!(
+                "seq {}: row {} of its split lost {} {} the update, and {} is kept{}",
+                done.seq,
+                row.row,
+                row.measured,
+                row.when,
+                row.kept,
+                if exact {
+                    ""
+                } else {
+                    "; another device rounds otherwise"
+                }
+            ),
+        ),
+    }
+    Ok(())
+}
+
+/// Trains the adapter of a receipt again.
+pub(super) fn replayed(
+    context: &Context<'_>,
+    subject: &Subject<'_>,
+    seq: u64,
+    progress: &mut Progress<'_>,
+    report: &mut Report,
+) -> Result<(), CliError> {
+    let entry = open_records(&context.project)?.chain().find(seq)?;
+    let entry =
+        entry.ok_or_else(|| CliError::invalid(format!("there is no receipt {seq} to replay")))?;
+    let receipt = entry.receipt;
+    let Some(workspace) = workspace_of(context, &receipt)? else {
+        report.add("replay", Status::Unchecked, no_pipeline(&receipt));
+        return Ok(());
+    };
+    let task = task_of(&workspace, &receipt)?;
+    let data = workspace.rows(task)?;
+    let steps = receipt.train.as_ref().map_or(0, |train| train.steps);
+    progress.show(stage("training again", steps));
+    let compute = context.compute()?;
+    let done = replay(subject, &receipt, (&data, &compute), &mut |done| {
+        progress.show(going_on(done));
+    })?;
+    let cost = receipt.joules_train.map_or(String::new(), |joules| {
+        format!("; the training cost {} then", joules.human())
+    });
+    match done.differs {
+        None => report.add(
+            "replay",
+            Status::Ok,
+            format!(
+                "seq {seq}: trained again, {} bytes of weights are the same{cost}",
+                count(done.bytes)
+            ),
+        ),
+        Some(byte) => {
+            let exact = receipt.env.backend == Backend::Kernels && compute.is_cpu();
+            report.add(
+                "replay",
+                if exact {
+                    Status::Failed
+                } else {
+                    Status::Unchecked
+                },
+                format!(
+                    "seq {seq}: trained again, the weights differ from byte {} on{}",
+                    count(byte),
+                    if exact {
+                        ""
+                    } else {
+                        "; another device rounds otherwise"
+                    }
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+const fn stage(what: &'static str, total: u64) -> Event {
+    Event::Stage { what, total }
+}
+
+fn going_on(done: usize) -> Event {
+    Event::Progress {
+        done: done as u64,
+        loss: None,
+        joules: Joules::ZERO,
+        watts: Watts(0.0),
+    }
+}
+
+fn no_pipeline(receipt: &Receipt) -> String {
+    format!(
+        "seq {}: no file in pipelines/ or beside cryo.toml declares the pipeline {}",
+        receipt.seq, receipt.pipeline
+    )
+}
+
+/// The pipeline of a receipt, from the files of the project.
+fn workspace_of(context: &Context<'_>, receipt: &Receipt) -> Result<Option<Workspace>, CliError> {
+    let folders = [
+        context.project.pipelines(),
+        context.project.root().to_owned(),
+    ];
+    let files = folders.iter().flat_map(|folder| pipelines_in(folder));
+    for file in files {
+        let opened = Workspace::open(context.project.clone(), context.settings.clone(), &file);
+        match opened {
+            Ok(workspace) if workspace.pipeline.name == receipt.pipeline => {
+                return Ok(Some(workspace));
+            }
+            // Another file, or no pipeline at all.
+            Ok(_) | Err(EngineError::Pipeline(..) | EngineError::Settings(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
+fn task_of<'a>(workspace: &'a Workspace, receipt: &Receipt) -> Result<&'a Task, CliError> {
+    let task = workspace.pipeline.task(&receipt.task_name);
+    task.ok_or_else(|| {
+        CliError::invalid(format!(
+            "the pipeline {} has no task {} any more",
+            receipt.pipeline, receipt.task_name
+        ))
+    })
+}
+
+fn gate_of<'a>(
+    workspace: &'a Workspace,
+    receipt: &Receipt,
+) -> Result<(&'a Task, String), CliError> {
+    let holdout = workspace.pipeline.holdout.as_ref();
+    let path = holdout.map(|holdout| holdout.gate.value.clone());
+    let path = path.ok_or_else(|| CliError::invalid("the pipeline declares no gate any more"))?;
+    Ok((task_of(workspace, receipt)?, path))
+}

@@ -1,0 +1,220 @@
+//! Adapters, versions and bases: each is what it is named by, each adapter's recipe says what its
+//! receipt does, and each version is the merge of its adapter.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::Case;
+use super::report::{Report, Tally, place};
+use crate::digest::Digest;
+use crate::engine::{EngineError, Recipe, model_entry};
+use crate::files::{self, Staging};
+use crate::model::fetch::Kept;
+use crate::model::{Adapter, Folder, Manifest, merge, write_folder};
+use crate::receipts::{Kind, Receipt, Train};
+use crate::recipe::Stop;
+use crate::task::TaskKind;
+use crate::versions::{RECIPE_FILE, ROWS_FILE};
+use crate::words::Stopped;
+
+pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineError> {
+    let (mut named, mut bases, mut merges) = (Tally::default(), Tally::default(), Tally::default());
+    let mut seen = BTreeSet::new();
+    for receipt in case.receipts()? {
+        let at = place(receipt.seq, &receipt.task_name);
+        if let Some(adapter) = receipt.adapter_hash
+            && receipt.kind != Kind::Commit
+            && !case.records.standing().is_collected(&adapter)
+        {
+            named.take(&at, adapter_is_its_receipts(case, &receipt, adapter));
+        }
+        let encodes = receipt.task_kind == Some(TaskKind::Index);
+        if let Some(base) = receipt.base_model_hash
+            && seen.insert((base, encodes))
+        {
+            check_base(case, &at, (base, encodes), &mut bases);
+        }
+        if let Some(model) = receipt.makes_head().filter(|_| receipt.is_judged())
+            && !case.records.standing().is_collected(&model)
+        {
+            let folder = case.versions.folder(&model);
+            let whole = Manifest::check(&folder, &model);
+            let end = whole.map_err(|error| format!("new_model_hash: {error}"));
+            named.take(&at, end.map(|_| ()));
+            check_merge(case, &receipt, &at, &mut merges);
+        }
+    }
+    named.report(
+        report,
+        "artefacts",
+        "folders are what they are named by, with their recipes",
+    );
+    bases.report(
+        report,
+        "bases",
+        "models that runs started from are here, whole",
+    );
+    merges.report(report, "merges", "merges made again, byte for byte");
+    Ok(())
+}
+
+fn adapter_is_its_receipts(
+    case: &Case<'_>,
+    receipt: &Receipt,
+    adapter: Digest,
+) -> Result<(), String> {
+    let folder = case.versions.adapter(&adapter);
+    let listed =
+        Manifest::check(&folder, &adapter).map_err(|error| format!("adapter_hash: {error}"))?;
+    let Some(train) = &receipt.train else {
+        return Ok(());
+    };
+    let hashes = [
+        ("train.data_root", ROWS_FILE, train.data_root),
+        ("train.recipe_hash", RECIPE_FILE, train.recipe_hash),
+    ];
+    for (member, file, said) in hashes {
+        if listed.digest_of(file) != said {
+            return Err(format!(
+                "{member} is not that of {file} in the folder of adapter_hash"
+            ));
+        }
+    }
+    let bytes = files::read(&folder.join(RECIPE_FILE)).map_err(|error| error.to_string())?;
+    let recipe = Recipe::parse(&bytes).ok_or("its recipe.json is no recipe")?;
+    let rows = files::read_text(&folder.join(ROWS_FILE)).map_err(|error| error.to_string())?;
+    recipe_says(receipt, train, &recipe, rows.lines().count() as u64)
+}
+
+/// Whether a recipe says what its receipt does.
+fn recipe_says(receipt: &Receipt, train: &Train, recipe: &Recipe, rows: u64) -> Result<(), String> {
+    let max_tokens = receipt.gate.as_ref().map(|gate| gate.terms.max_tokens);
+    let same = [
+        ("train.attempt", recipe.attempt == train.attempt),
+        ("train.seed", recipe.seed == train.seed),
+        ("train.steps", recipe.steps == train.steps),
+        ("train.stopped", may_stop(train, recipe)),
+        ("train.data_root", Some(recipe.data_root) == train.data_root),
+        (
+            "train.config_hash",
+            recipe.config_hash() == train.config_hash,
+        ),
+        ("train.examples", rows == train.examples),
+        (
+            "base_model_hash",
+            Some(recipe.base_model_hash) == receipt.base_model_hash,
+        ),
+        ("task_name", recipe.task_name == receipt.task_name),
+        (
+            "gate.max_tokens",
+            max_tokens.is_none_or(|tokens| tokens == recipe.max_tokens),
+        ),
+        (
+            "env.precision",
+            recipe.settings.precision == receipt.env.precision,
+        ),
+    ];
+    match same.iter().find(|(_, same)| !same) {
+        Some((member, _)) => Err(format!("{member} is not what its recipe.json says")),
+        None => Ok(()),
+    }
+}
+
+/// Whether training may have ended for this reason. Where it looked for the best yield, what is
+/// kept has fewer steps than were done; and a budget may be used up just when all steps are done.
+fn may_stop(train: &Train, recipe: &Recipe) -> bool {
+    let looks = recipe.settings.stop == Stop::Eta;
+    match train.stopped {
+        Stopped::MaxSteps => looks || train.steps == recipe.settings.max_steps as u64,
+        Stopped::Eta => looks,
+        Stopped::Budget => true,
+        Stopped::Interrupted => false,
+    }
+}
+
+/// Where a model is: a version, or a base in the cache.
+fn model_folder(case: &Case<'_>, model: Digest) -> Option<PathBuf> {
+    let version = case.versions.folder(&model);
+    if version.is_dir() {
+        return Some(version);
+    }
+    case.cache.find(&model)
+}
+
+fn check_base(case: &Case<'_>, at: &str, (base, encodes): (Digest, bool), bases: &mut Tally) {
+    let mut lines = case.records.standing().lines().values();
+    let is_version = lines.any(|line| line.version_of(base).is_some());
+    // Versions are looked at where they were accepted. An index is made with a model of cryo.toml.
+    if is_version && !encodes {
+        return;
+    }
+    match case.cache.find(&base) {
+        Some(folder) => {
+            let whole = Manifest::check(&folder, &base).map(|_| ());
+            bases.take(at, whole.map_err(|error| error.to_string()));
+        }
+        None if some_are_not_fetched(case) => bases.absent(format!(
+            "{at}: the model {} is not in the cache; `cryo model pull` fetches the models of cryo.toml",
+            base.short()
+        )),
+        None => bases.wrong(format!(
+            "{at}: base_model_hash: no model that cryo.toml declares is {}",
+            base.short()
+        )),
+    }
+}
+
+fn some_are_not_fetched(case: &Case<'_>) -> bool {
+    case.settings.models.keys().any(|name| {
+        model_entry(name, None, case.settings)
+            .is_ok_and(|entry| case.cache.kept(&entry) == Kept::Absent)
+    })
+}
+
+fn check_merge(case: &Case<'_>, receipt: &Receipt, at: &str, merges: &mut Tally) {
+    let (Some(base), Some(adapter), Some(model)) = (
+        receipt.base_model_hash,
+        receipt.adapter_hash,
+        receipt.new_model_hash,
+    ) else {
+        return;
+    };
+    let collected = |digest: &Digest| case.records.standing().is_collected(digest);
+    if collected(&base) || collected(&adapter) {
+        merges.absent(format!(
+            "{at}: what it was merged from was removed on record"
+        ));
+        return;
+    }
+    let Some(path) = model_folder(case, base) else {
+        merges.absent(format!("{at}: its base is not here"));
+        return;
+    };
+    match merged_name(case, &path, base, adapter) {
+        Ok(name) if name == model => merges.good(),
+        Ok(name) => merges.wrong(format!(
+            "{at}: new_model_hash: the merge of its adapter is {}, not {}",
+            name.short(),
+            model.short()
+        )),
+        Err(cause) => merges.wrong(format!("{at}: {cause}")),
+    }
+}
+
+/// Merges again, beside the project, and names what comes out.
+fn merged_name(
+    case: &Case<'_>,
+    path: &std::path::Path,
+    base: Digest,
+    adapter: Digest,
+) -> Result<Digest, EngineError> {
+    let folder = Folder::load_named(path, base)?;
+    let place = case.versions.adapter(&adapter);
+    let recipe = Recipe::parse(&files::read(&place.join(RECIPE_FILE))?);
+    let recipe = recipe.ok_or_else(|| EngineError::NoRecipe(place.join(RECIPE_FILE)))?;
+    let adapter = Adapter::load_named(&place, adapter, &folder.config)?;
+    let temporary = files::temporary_folder()?;
+    let staging = Staging::new(&temporary.path().join("merged"))?;
+    let merged = merge(&folder.weights, &adapter);
+    Ok(write_folder(&staging, &folder, &merged, &recipe.labels)?.name())
+}
