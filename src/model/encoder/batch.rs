@@ -18,6 +18,6 @@ pub struct Labelled<'a> {
 pub struct Gradients {
     /// Sum of the texts' losses times their share, in nats.
     pub loss: f64,
-    /// In the order of [`Trainable::leaves`]; `None` where nothing depends on the leaf.
+    /// In the order of [`super::trainable::Trainable::leaves`]; `None` where nothing depends on the leaf.
     pub leaves: Vec<Option<Tensor<2>>>,
 }
