@@ -3,7 +3,7 @@
 use super::energy::energy;
 use super::fault::{Fault, claim, require};
 use crate::gate;
-use crate::receipts::{Audit, Body, Candidate, Holdout, Judged, Receipt, Terms, Train};
+use crate::receipts::{Body, Candidate, Holdout, Index, Judged, Receipt, Terms, Train};
 use crate::task::TaskKind;
 use crate::units::{Eta, Joules, Nats, Statistic};
 use crate::words::{Custody, KnownBy, Stopped, Unit};
@@ -13,45 +13,14 @@ pub(super) fn check(receipt: &Receipt, body: &Body<'_>) -> Result<(), Fault> {
     joules(receipt)?;
     etas(receipt)?;
     match body {
-        Body::Commit(candidate) => {
-            require(
-                receipt.joules_spent.is_none(),
-                "joules_spent",
-                "the run has not ended yet",
-            )?;
-            refuse_accepted(receipt)?;
-            require(
-                receipt.task_kind == Some(TaskKind::Lora),
-                "task_kind",
-                "only an update is announced",
-            )?;
-            announced(candidate)
-        }
+        Body::Commit(candidate) => look(receipt, candidate),
         Body::Judged(judged) => {
-            require(
-                receipt.joules_spent.is_some(),
-                "joules_spent",
-                "a decision knows its joules",
-            )?;
+            knows_joules(receipt)?;
             announced(&judged.candidate)?;
             kept_back(receipt)?;
             verdict(receipt, judged)
         }
-        Body::Indexed { index, .. } => {
-            require(
-                receipt.joules_spent.is_some(),
-                "joules_spent",
-                "a decision knows its joules",
-            )?;
-            claim("accepted", receipt.accepted, true)?;
-            require(
-                index.embedded <= index.rows,
-                "index.embedded",
-                "it is more than all rows",
-            )?;
-            require(index.dim > 0, "index.dim", "a vector has some length")?;
-            kept_back(receipt)
-        }
+        Body::Indexed { index, .. } => indexed(receipt, index),
         Body::Aborted { .. } => refuse_accepted(receipt),
         Body::Rollback { from, to } => {
             nothing_spent(receipt)?;
@@ -79,9 +48,40 @@ pub(super) fn check(receipt: &Receipt, body: &Body<'_>) -> Result<(), Fault> {
     }
 }
 
-fn audited(audit: &Audit) -> Result<(), Fault> {
-    require(audit.n > 1, "audit.n", "a split has at least two texts")?;
-    require(audit.sd >= Nats::ZERO, "audit.sd", "it is below zero")
+/// A look at the gate that is about to happen.
+fn look(receipt: &Receipt, candidate: &Candidate<'_>) -> Result<(), Fault> {
+    require(
+        receipt.joules_spent.is_none(),
+        "joules_spent",
+        "the run has not ended yet",
+    )?;
+    refuse_accepted(receipt)?;
+    require(
+        receipt.task_kind == Some(TaskKind::Lora),
+        "task_kind",
+        "only an update is announced",
+    )?;
+    announced(candidate)
+}
+
+fn indexed(receipt: &Receipt, index: &Index) -> Result<(), Fault> {
+    knows_joules(receipt)?;
+    claim("accepted", receipt.accepted, true)?;
+    require(
+        index.embedded <= index.rows,
+        "index.embedded",
+        "it is more than all rows",
+    )?;
+    require(index.dim > 0, "index.dim", "a vector has some length")?;
+    kept_back(receipt)
+}
+
+fn knows_joules(receipt: &Receipt) -> Result<(), Fault> {
+    require(
+        receipt.joules_spent.is_some(),
+        "joules_spent",
+        "a decision knows its joules",
+    )
 }
 
 fn nothing_spent(receipt: &Receipt) -> Result<(), Fault> {
