@@ -32,13 +32,17 @@ pub(super) fn check(receipt: &Receipt, body: &Body<'_>) -> Result<(), Fault> {
         }
         Body::Verified(verified) => {
             refuse_accepted(receipt)?;
-            let has_checks = !verified.checks.is_empty();
-            require(has_checks, "verified.checks", "nothing was checked")
+            require(
+                !verified.checks.is_empty(),
+                "verified.checks",
+                "nothing was checked",
+            )
         }
         Body::Audited { audit, holdout, .. } => {
             refuse_accepted(receipt)?;
             split(holdout)?;
-            audited(audit)
+            require(audit.n > 1, "audit.n", "a split has at least two texts")?;
+            require(audit.sd >= Nats::ZERO, "audit.sd", "it is below zero")
         }
         Body::Missed(missed) => {
             nothing_spent(receipt)?;

@@ -95,7 +95,8 @@ impl Tally {
         }
     }
 
-    /// One finding: the first fault, or else what is missing, or else how many are good.
+    /// One finding: the first fault, or else what is missing, or else how many are good. What was
+    /// checked stands before the number, so that the words fit one as well as many.
     pub(super) fn report(self, report: &mut Report, check: &'static str, what: &str) {
         let (good, others) = (self.good, |list: &[String]| match list.len() - 1 {
             0 => String::new(),
@@ -107,10 +108,10 @@ impl Tally {
                 report.add(check, Status::Failed, format!("{first}{more}"));
             }
             (None, Some(first)) => {
-                let text = format!("{} {what}; {first}{}", count(good), others(&self.absent));
+                let text = format!("{what}: {}; {first}{}", count(good), others(&self.absent));
                 report.add(check, Status::Unchecked, text);
             }
-            (None, None) => report.add(check, Status::Ok, format!("{} {what}", count(good))),
+            (None, None) => report.add(check, Status::Ok, format!("{what}: {}", count(good))),
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Training<'a> {
     /// In the order of use; gone through again where they are too few.
     pub train: &'a [Example],
     pub tune: Vec<Example>,
-    /// Loss of the base on the tune split, where it is known without a look.
+    /// Loss of the base on the tune split, where it is known without reading it.
     pub tune_base: Option<f64>,
 }
 
@@ -76,7 +76,7 @@ impl Training<'_> {
             Trainer::new(self.encoder, &self.job.compute, settings, start, self.train);
         let mut stopped = Stopped::MaxSteps;
         let mut cadence = Cadence::new(settings.seed);
-        let mut yields = self.first_look(&trainer, run)?;
+        let mut yields = self.first_reading(&trainer, run)?;
         loop {
             if !self.affords_step(&trainer, run) {
                 stopped = Stopped::Budget;
@@ -103,7 +103,7 @@ impl Training<'_> {
             }
             run.refuse_stop(|| format!("after training step {}", report.step))?;
             if let Some(yields) = &mut yields
-                && self.is_look(report.step)
+                && self.reads_tune(report.step)
             {
                 let loss = self.tune_loss(&trainer, run)?;
                 let kept_back = run.metered.budget.reserved_eval().unwrap_or_default();
@@ -135,7 +135,7 @@ impl Training<'_> {
         })
     }
 
-    fn first_look(
+    fn first_reading(
         &self,
         trainer: &Trainer<'_>,
         run: &mut Run<'_>,
@@ -147,17 +147,17 @@ impl Training<'_> {
         })
     }
 
-    const fn is_look(&self, step: usize) -> bool {
+    const fn reads_tune(&self, step: usize) -> bool {
         step.is_multiple_of(self.job.lora.tune_every_steps)
     }
 
-    /// Whether the budget pays for another step, for a look at the tune split where one follows,
+    /// Whether the budget pays for another step, for a tune reading where one follows,
     /// and for the gate.
     fn affords_step(&self, trainer: &Trainer<'_>, run: &mut Run<'_>) -> bool {
         let lora = &self.job.lora;
-        let looks = lora.stop == Stop::Eta && self.is_look(trainer.steps() + 1);
+        let reads = lora.stop == Stop::Eta && self.reads_tune(trainer.steps() + 1);
         let gate = self.job.splits.gate.data.rows.len();
-        let rows = gate + if looks { self.tune.len() } else { 0 };
+        let rows = gate + if reads { self.tune.len() } else { 0 };
         let so_far = run.metered.spending();
         run.metered
             .budget

@@ -90,10 +90,10 @@ mod tests {
     fn stops_at(losses: &[f64], kept_back: f64) -> Option<usize> {
         let mut yields = Yields::new(2_f64.ln());
         let kept_back = Joules::from_f64(kept_back).unwrap();
-        losses.iter().enumerate().find_map(|(look, loss)| {
-            let spent = Joules::from_f64(100.0 * (look + 1) as f64).unwrap();
-            yields.note(*loss, spent, at(look));
-            yields.have_passed_their_best(kept_back).then_some(look)
+        losses.iter().enumerate().find_map(|(reading, loss)| {
+            let spent = Joules::from_f64(100.0 * (reading + 1) as f64).unwrap();
+            yields.note(*loss, spent, at(reading));
+            yields.have_passed_their_best(kept_back).then_some(reading)
         })
     }
 
@@ -102,13 +102,14 @@ mod tests {
         // Slow at first, then fast, then slow again, as losses fall.
         let losses = [0.692, 0.68, 0.60, 0.52, 0.47, 0.45, 0.445];
         for kept_back in [10.0, 300.0, 3000.0] {
-            let eta =
-                |look: usize| (2_f64.ln() - losses[look]) / (100.0 * (look + 1) as f64 + kept_back);
+            let eta = |reading: usize| {
+                (2_f64.ln() - losses[reading]) / (100.0 * (reading + 1) as f64 + kept_back)
+            };
             let best = (0..losses.len())
                 .max_by(|&a, &b| eta(a).total_cmp(&eta(b)))
                 .unwrap();
             let stopped = stops_at(&losses, kept_back).unwrap_or(losses.len() - 1);
-            // The fall is seen one look after the height.
+            // The fall is seen one reading after the height.
             assert!(
                 stopped == best + 1 || stopped == losses.len() - 1,
                 "{kept_back}: {stopped} {best}"
