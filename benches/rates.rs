@@ -50,11 +50,8 @@ fn compute(options: &Options) -> Compute {
         "flex" => Compute::flex(),
         name => Compute::open(name.parse().unwrap()).unwrap(),
     };
-    let mut words = Precision::WORDS.into_iter();
-    let precision = words.find(|(word, _)| *word == options.precision);
-    let compute = compute
-        .with_precision(precision.expect("f32, bf16 or f16").1)
-        .unwrap();
+    let precision: Precision = options.precision.parse().expect("f32, bf16 or f16");
+    let compute = compute.with_precision(precision).unwrap();
     match options.threads {
         Some(threads) => compute.with_threads(threads),
         None => compute,

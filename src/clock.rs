@@ -5,7 +5,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Local, SecondsFormat, Utc};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::text::as_text;
 
 /// UTC with milliseconds; its text form is RFC 3339 with a `Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,19 +82,7 @@ impl FromStr for Timestamp {
     }
 }
 
-impl Serialize for Timestamp {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Timestamp {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+as_text!(Timestamp);
 
 #[cfg(test)]
 mod tests {

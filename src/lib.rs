@@ -26,6 +26,7 @@ pub mod recipe;
 pub mod settings;
 pub mod standing;
 pub mod task;
+mod text;
 pub mod units;
 pub mod verify;
 pub mod versions;

@@ -2,23 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Kind of task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TaskKind {
-    /// Embedding-index refresh.
-    Index,
-    /// LoRA fine-tuning.
-    Lora,
-}
+use crate::text::words;
 
-impl TaskKind {
-    /// The word in pipelines and receipts.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Index => "index",
-            Self::Lora => "lora",
-        }
+words! {
+    /// Kind of task.
+    TaskKind {
+        /// Embedding-index refresh.
+        Index = "index",
+        /// LoRA fine-tuning.
+        Lora = "lora",
     }
 }
 

@@ -1,75 +1,7 @@
 //! The words that receipts share with the rooms that mean something by them: each is one enum, and
 //! each variant has one text.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-/// A text that is none of the words it might be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not one of {known}")]
-pub struct UnknownWord {
-    text: String,
-    known: String,
-}
-
-macro_rules! words {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $variant:ident = $text:literal,)+ })+) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name {
-            $($(#[$about])* $variant,)+
-        }
-
-        impl $name {
-            /// All of them, in the order of their declaration.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-
-            /// The word.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text,)+
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = UnknownWord;
-
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                let known = Self::ALL.iter().copied();
-                known
-                    .clone()
-                    .find(|word| word.as_str() == text)
-                    .ok_or_else(|| UnknownWord {
-                        text: text.to_owned(),
-                        known: known.map(Self::as_str).collect::<Vec<_>>().join(", "),
-                    })
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?
-                    .parse()
-                    .map_err(serde::de::Error::custom)
-            }
-        }
-    )+};
-}
+use crate::text::words;
 
 words! {
     /// How a joule is known, weakest first.

@@ -88,7 +88,7 @@ pub enum Command {
         #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(16..=16_384))]
         size: Option<usize>,
         /// How a card holds numbers: f32, bf16 or f16. The CPU computes in f32 alone.
-        #[arg(long, value_name = "TYPE", value_parser = precision)]
+        #[arg(long, value_name = "TYPE")]
         dtype: Option<Precision>,
     },
     /// List the receipts, newest first.
@@ -204,13 +204,6 @@ pub enum ModelCommand {
         /// A name from cryo.toml.
         name: String,
     },
-}
-
-fn precision(word: &str) -> Result<Precision, String> {
-    let known = Precision::WORDS.iter().find(|(known, _)| *known == word);
-    known
-        .map(|(_, precision)| *precision)
-        .ok_or_else(|| "it must be f32, bf16 or f16".into())
 }
 
 /// What is put to work.

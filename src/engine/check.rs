@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::dataset::{columns, matching_files};
 use crate::pipeline::{At, Diagnostic, ModelSection, Pipeline, Task, Work};
-use crate::recipe::Stop;
+use crate::recipe::StopRule;
 use crate::settings::model_faults;
 
 /// Every error that only shows beside the file system and the settings.
@@ -73,7 +73,7 @@ fn check_stop(pipeline: &Pipeline, found: &mut Vec<Diagnostic>) {
         return;
     }
     for task in &pipeline.tasks {
-        if matches!(&task.work, Work::Lora(lora, _) if lora.stop == Stop::Eta) {
+        if matches!(&task.work, Work::Lora(lora, _) if lora.stop == StopRule::Eta) {
             let name = &task.name;
             let message = format!(
                 "task `{}` has `stop = \"eta\"`, which needs a tune split",

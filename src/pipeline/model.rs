@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schedule::Schedule;
 use crate::digest::Digest;
-use crate::recipe::{Decay, Layers, Precision, Scaling, Stop};
+use crate::recipe::{Decay, Layers, Precision, Scaling, StopRule};
 use crate::task::TaskKind;
 use crate::units::{Chance, Joules, Nats};
 use crate::words::Rule;
@@ -140,7 +140,7 @@ pub struct LoraSettings {
     /// Steps at most.
     pub max_steps: usize,
     /// What ends training.
-    pub stop: Stop,
+    pub stop: StopRule,
     /// Steps between looks at the tune split, where they are needed.
     pub tune_every_steps: usize,
     /// Examples per step.
@@ -173,7 +173,7 @@ impl Default for LoraSettings {
             weight_decay: 0.01,
             warmup_steps: 0,
             max_steps: 120,
-            stop: Stop::default(),
+            stop: StopRule::default(),
             tune_every_steps: 10,
             batch_size: 8,
             micro_batch_size: None,

@@ -9,7 +9,7 @@ use super::model::{AcceptSettings, At, DataSection, Holdout, LoraSettings, Pipel
 use super::models::read_model_section;
 use super::schedule::{Schedule, ScheduleError};
 use super::table::Table;
-use crate::recipe::{Decay, Layers, Precision, Scaling, Stop};
+use crate::recipe::{Decay, Precision, Scaling, StopRule};
 use crate::units::{Chance, Joules, Nats};
 use crate::words::Rule;
 
@@ -312,7 +312,7 @@ fn read_lora(
         None => usual.target_modules,
     };
     let layers = table.text("layers").map_or(usual.layers, |text| {
-        Layers::parse(&text.value).unwrap_or_else(|| {
+        text.value.parse().unwrap_or_else(|_| {
             table.report(
                 Diagnostic::new(text.span, format!("unknown layers `{}`", text.value))
                     .hint("write \"all\", or \"last:2\" for the last two"),
@@ -321,11 +321,11 @@ fn read_lora(
         })
     });
     let scaling = table
-        .word("scaling", &Scaling::WORDS)
+        .word("scaling", Scaling::WORDS)
         .unwrap_or(usual.scaling);
-    let decay = table.word("decay", &Decay::WORDS).unwrap_or(usual.decay);
-    let stop = table.word("stop", &Stop::WORDS).unwrap_or(usual.stop);
-    let precision = table.word("precision", &Precision::WORDS);
+    let decay = table.word("decay", Decay::WORDS).unwrap_or(usual.decay);
+    let stop = table.word("stop", StopRule::WORDS).unwrap_or(usual.stop);
+    let precision = table.word("precision", Precision::WORDS);
     let max_grad_norm = table.number("max_grad_norm", 1e-6..1e6).map(|n| n.value);
     let mut number = |key, range, usual| table.number(key, range).map_or(usual, |n| n.value);
     let alpha = number("alpha", 1e-6..1e6, usual.alpha);

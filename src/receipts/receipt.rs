@@ -9,52 +9,35 @@ use super::work::{Environment, Index, Train};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::task::{TaskKind, TaskRun};
+use crate::text::words;
 use crate::units::{Eta, Joules, Nats};
 
 /// The format that this program writes and reads.
 pub const FORMAT: u64 = 1;
 
-/// Which sort of record it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// A candidate is about to be shown to the gate: written before the look.
-    Commit,
-    /// A task ran to its end: a candidate was judged, or an index built.
-    Decision,
-    /// A task did not start because the bucket was short.
-    Deferred,
-    /// A task did not start because a rule forbids it.
-    Denied,
-    /// A task started and did not reach a decision.
-    Aborted,
-    /// The head moved back.
-    Rollback,
-    /// Files that earlier receipts name were removed.
-    Collected,
-    /// The audit split was looked at.
-    Audited,
-    /// An earlier receipt was checked by doing its work again.
-    Verified,
-    /// A scheduled run did not take place.
-    Missed,
-}
-
-impl Kind {
-    /// The word in the receipt.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Commit => "commit",
-            Self::Decision => "decision",
-            Self::Deferred => "deferred",
-            Self::Denied => "denied",
-            Self::Aborted => "aborted",
-            Self::Rollback => "rollback",
-            Self::Collected => "collected",
-            Self::Audited => "audited",
-            Self::Verified => "verified",
-            Self::Missed => "missed",
-        }
+words! {
+    /// Which sort of record it is.
+    Kind {
+        /// A candidate is about to be shown to the gate: written before the look.
+        Commit = "commit",
+        /// A task ran to its end: a candidate was judged, or an index built.
+        Decision = "decision",
+        /// A task did not start because the bucket was short.
+        Deferred = "deferred",
+        /// A task did not start because a rule forbids it.
+        Denied = "denied",
+        /// A task started and did not reach a decision.
+        Aborted = "aborted",
+        /// The head moved back.
+        Rollback = "rollback",
+        /// Files that earlier receipts name were removed.
+        Collected = "collected",
+        /// The audit split was looked at.
+        Audited = "audited",
+        /// An earlier receipt was checked by doing its work again.
+        Verified = "verified",
+        /// A scheduled run did not take place.
+        Missed = "missed",
     }
 }
 

@@ -10,6 +10,11 @@ use crate::words::{Custody, KnownBy, Stopped, Unit};
 
 /// Checks a receipt by itself.
 pub(super) fn check(receipt: &Receipt, body: &Body<'_>) -> Result<(), Fault> {
+    require(
+        !receipt.pipeline.is_empty(),
+        "pipeline",
+        "a pipeline has a name",
+    )?;
     joules(receipt)?;
     etas(receipt)?;
     match body {

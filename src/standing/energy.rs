@@ -79,6 +79,15 @@ fn known(energy: &Energy) -> Result<(), Fault> {
         "energy.model",
         "it is there if, and only if, the joules are modelled",
     )?;
+    let watts = energy
+        .model
+        .as_ref()
+        .map(|model| model.processor_watts.parse::<f64>());
+    require(
+        watts.is_none_or(|watts| watts.is_ok_and(|watts| watts > 0.0 && watts.is_finite())),
+        "energy.model.processor_watts",
+        "it is no power of a processor",
+    )?;
     require(
         energy.caution == caution(&energy.meter, energy.updates),
         "energy.caution",

@@ -252,6 +252,14 @@ impl Records {
         self.is_refuted || self.suspect.is_some()
     }
 
+    /// Whether nothing beside the chain tells how far it was written.
+    ///
+    /// # Errors
+    /// When what is there cannot be read.
+    pub fn lacks_mark(&self) -> Result<bool, RecordsError> {
+        Ok(self.count() > 0 && Mark::read(&self.files.mark)?.is_none())
+    }
+
     /// What the chain says.
     pub const fn standing(&self) -> &Standing {
         &self.standing

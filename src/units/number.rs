@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use crate::text::as_text;
 
 /// A chance between 0 and 1, as the shortest decimal that gives the same double, e.g. `0.05`.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
@@ -62,19 +62,7 @@ impl FromStr for Chance {
     }
 }
 
-impl Serialize for Chance {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Chance {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+as_text!(Chance);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! The bucket's journal against the receipts: every run has its lease and was charged what its
 //! receipt says, and every lease of a run has its receipt.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::case::Case;
@@ -15,20 +16,7 @@ use crate::words::PaidBy;
 pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineError> {
     let folder = case.project.bucket();
     if !Bucket::is_in(&folder) {
-        if case.records.standing().charged() > crate::units::Joules::ZERO {
-            let (status, text) = match case.settings.agent_url {
-                Some(_) => (
-                    Status::Unchecked,
-                    "the bucket is with the agent, whose journal is not here",
-                ),
-                None => (
-                    Status::Unchecked,
-                    "there is no bucket here, so no lease was checked",
-                ),
-            };
-            report.add("bucket", status, text);
-        }
-        return Ok(());
+        return without_journal(case, report);
     }
     let journal = match Bucket::audit(&folder) {
         Ok(Some(journal)) => journal,
@@ -39,7 +27,7 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
         }
     };
     let books = Books {
-        only_commands: bucket_opener(case.project)? == Some(Opener::Command),
+        opener: bucket_opener(case.project)?,
         noted: OpenLease::read(case.project).ok().flatten(),
         journal: &journal,
     };
@@ -51,6 +39,9 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
         }
     }
     books.orphans(case, &mut tally);
+    if journal.is_unfinished {
+        tally.absent("the last line of its journal is being written, or a crash cut it off; the next `cryo apply` sets it aside");
+    }
     tally.report(
         report,
         "bucket",
@@ -59,11 +50,28 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
     Ok(())
 }
 
+/// What is known where the bucket is not here.
+fn without_journal(case: &Case<'_>, report: &mut Report) -> Result<(), EngineError> {
+    let metered = case.receipts()?.filter_map(|receipt| receipt.energy);
+    let payers: BTreeSet<PaidBy> = metered.map(|energy| energy.paid_by).collect();
+    if payers.contains(&PaidBy::Project) {
+        let text = format!(
+            "{} is missing, from which receipts say that they were paid; the next `cryo apply` begins another one",
+            case.project.bucket().display()
+        );
+        report.add("bucket", Status::Failed, text);
+    } else if payers.contains(&PaidBy::Agent) {
+        let text = "the bucket is with the agent, whose journal is not here";
+        report.add("bucket", Status::Unchecked, text);
+    }
+    Ok(())
+}
+
 /// The journal, and what else is known of leases.
 struct Books<'a> {
     journal: &'a Audit,
-    /// No agent ever lent from this bucket.
-    only_commands: bool,
+    /// Who lent from this bucket, as far as that is known.
+    opener: Option<Opener>,
     noted: Option<OpenLease>,
 }
 
@@ -84,16 +92,33 @@ impl Books<'_> {
             }
             Kind::Decision | Kind::Aborted => match story {
                 Some(story) => Some(self.is_its(receipt, &id, story, opened)),
-                None => {
-                    let energy = receipt.energy.as_ref()?;
-                    let lease_time = Duration::from_millis(energy.duration_ms);
-                    let reaches = self.journal.begins.plus(lease_time) <= receipt.timestamp;
-                    (energy.paid_by == PaidBy::Project && reaches)
-                        .then(|| Err("task_id: the bucket's journal knows no such lease".into()))
-                }
+                None => self
+                    .should_know(receipt)
+                    .then(|| Err("task_id: the bucket's journal knows no such lease".into())),
             },
             _ => None,
         }
+    }
+
+    /// Whether a run took its lease from this bucket after the journal begins.
+    fn should_know(&self, receipt: &Receipt) -> bool {
+        match &receipt.energy {
+            Some(energy) => {
+                let lease_time = Duration::from_millis(energy.duration_ms);
+                energy.paid_by == PaidBy::Project
+                    && self.journal.begins.plus(lease_time) <= receipt.timestamp
+            }
+            // Of a process that died, what was charged is known from the journal alone.
+            None => {
+                receipt.joules_forfeited.is_some()
+                    && self.lends_to_commands_alone()
+                    && self.journal.begins <= receipt.timestamp
+            }
+        }
+    }
+
+    fn lends_to_commands_alone(&self) -> bool {
+        self.opener == Some(Opener::Command)
     }
 
     fn is_its(
@@ -128,7 +153,7 @@ impl Books<'_> {
                     story.reserved
                 ));
             }
-            if self.only_commands && energy.paid_by == PaidBy::Agent {
+            if self.lends_to_commands_alone() && energy.paid_by == PaidBy::Agent {
                 return Err("energy.paid_by: the lease is one of this project's bucket".into());
             }
         }
@@ -145,12 +170,23 @@ impl Books<'_> {
 
     /// Leases that were taken for runs of which there is no receipt.
     fn orphans(&self, case: &Case<'_>, tally: &mut Tally) {
-        // An agent lends to other projects too.
-        if !self.only_commands {
-            tally.absent(
-                "the bucket is an agent's, so leases without a receipt may be other projects'",
-            );
-            return;
+        match self.opener {
+            Some(Opener::Command) => {}
+            // An agent lends to other projects too.
+            Some(Opener::Agent) => {
+                tally.absent(
+                    "the bucket is an agent's, so leases without a receipt may be other projects'",
+                );
+                return;
+            }
+            None => {
+                let mark = case.project.bucket_mark();
+                tally.absent(format!(
+                    "whose leases have no receipt is not known without {}, which the next `cryo apply` writes",
+                    mark.display()
+                ));
+                return;
+            }
         }
         let runs = case.records.standing().runs();
         for (id, story) in &self.journal.leases {

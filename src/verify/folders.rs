@@ -12,7 +12,7 @@ use crate::files::{self, Staging};
 use crate::model::fetch::Kept;
 use crate::model::{Adapter, Folder, Manifest, merge, write_folder};
 use crate::receipts::{Kind, Receipt, Train};
-use crate::recipe::Stop;
+use crate::recipe::StopRule;
 use crate::task::TaskKind;
 use crate::versions::{RECIPE_FILE, ROWS_FILE};
 use crate::words::Stopped;
@@ -123,7 +123,7 @@ fn recipe_says(receipt: &Receipt, train: &Train, recipe: &Recipe, rows: u64) -> 
 /// Whether training may have ended for this reason. Where it looked for the best yield, what is
 /// kept has fewer steps than were done; and a budget may be used up just when all steps are done.
 fn may_stop(train: &Train, recipe: &Recipe) -> bool {
-    let looks = recipe.settings.stop == Stop::Eta;
+    let looks = recipe.settings.stop == StopRule::Eta;
     match train.stopped {
         Stopped::MaxSteps => looks || train.steps == recipe.settings.max_steps as u64,
         Stopped::Eta => looks,

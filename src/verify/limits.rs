@@ -39,14 +39,16 @@ pub(super) fn of(records: &Records, subject: &Subject<'_>) -> Result<Vec<String>
         ),
         "that the gate split represents future inputs; an audit of later data would".into(),
         "the times, the terms of a test before its commit, and that the whole project was not put back to an earlier copy or written anew; a witness elsewhere would".into(),
-        "which tasks did not start and why: tasks that did not start leave no lease and no file; nor which kind of task a process that died was at, nor the split of a run that ended before its look".into(),
+        "which tasks did not start and why, since these leave no lease and no file".into(),
+        "what a run that ended before its look was at: the kind of its task where the process died, its split and its training".into(),
         "earlier indexes, since an index is replaced by the next one; and how many of its rows were new, or left".into(),
         "that training stopped since all steps were done, where the budget was used up just then".into(),
         format!(
             "whose the keys are ({}), and what their owner left unsaid before the first receipt",
             keys.join(", ")
         ),
-        "the words of `reason`, the names of files, the names of device, and program and backend of a run without a verdict".into(),
+        "the words of `reason`, the names of files and of the device, and how many rows of a split's files repeat a text".into(),
+        "the program and backend of a run without a verdict".into(),
     ];
     if subject.settings.agent_url.is_some() {
         limits.push("that every lease has its receipt: the bucket is with the agent".into());

@@ -61,6 +61,13 @@ pub fn verify(
     chain(&records, subject, &mut report);
     let project = subject.project;
     if project.state().is_dir() {
+        if records.lacks_mark()? {
+            let text = format!(
+                "without {} nothing tells whether the end was cut off; the next `cryo apply` writes it",
+                project.chain_mark().display()
+            );
+            report.add("mark", Status::Unchecked, text);
+        }
         let case = Case {
             project,
             settings: subject.settings,

@@ -11,13 +11,14 @@ use circles::{Graph, circles};
 use lengths::{long_files, long_functions};
 use source::Source;
 
-const LAYERS: [(&str, u8); 27] = [
+const LAYERS: [(&str, u8); 28] = [
     ("units", 0),
     ("digest", 0),
     ("clock", 0),
     ("files", 0),
     ("id", 0),
     ("task", 0),
+    ("text", 0),
     ("kernels", 0),
     ("recipe", 0),
     ("words", 0),

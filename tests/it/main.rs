@@ -18,6 +18,7 @@ mod crash;
 mod documents;
 mod energy;
 mod faults;
+mod forge;
 mod front_door;
 mod group_model;
 mod hub;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::recipe::Layers;
 
 const GOOD: &str = r#"
 [pipeline]
@@ -134,7 +135,7 @@ fn the_words_of_a_recipe_are_read_and_wrong_ones_explained() {
     assert_eq!(lora.scaling, Scaling::RsLora);
     assert_eq!(lora.layers, Layers::Last(2));
     assert_eq!(lora.decay, Decay::Cosine);
-    assert_eq!(lora.stop, Stop::Eta);
+    assert_eq!(lora.stop, StopRule::Eta);
     assert_eq!(lora.precision, Precision::Bf16);
     assert_eq!((lora.tune_every_steps, lora.micro_batch_size), (5, Some(2)));
     assert_eq!((lora.lora_plus_ratio, lora.max_grad_norm), (4.0, Some(1.0)));

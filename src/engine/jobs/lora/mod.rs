@@ -117,7 +117,7 @@ impl LoraJob {
 
     fn tune_examples(&self, folder: &Folder) -> Result<Vec<Example>, EngineError> {
         match &self.splits.tune {
-            Some(tune) if self.lora.stop == crate::recipe::Stop::Eta => {
+            Some(tune) if self.lora.stop == crate::recipe::StopRule::Eta => {
                 examples(&folder.tokenizer, &tune.data, self.max_tokens)
             }
             _ => Ok(Vec::new()),

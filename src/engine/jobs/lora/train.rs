@@ -14,7 +14,7 @@ use crate::engine::run::Run;
 use crate::learn::{Evaluation, Example, Trainer};
 use crate::model::{Adapter, Encoder};
 use crate::receipts::Train;
-use crate::recipe::Stop;
+use crate::recipe::StopRule;
 use crate::words::Stopped;
 
 /// What training works on.
@@ -141,9 +141,9 @@ impl Training<'_> {
         run: &mut Run<'_>,
     ) -> Result<Option<Yields>, EngineError> {
         Ok(match (self.job.lora.stop, self.tune_base) {
-            (Stop::MaxSteps, _) => None,
-            (Stop::Eta, Some(loss)) => Some(Yields::new(loss)),
-            (Stop::Eta, None) => Some(Yields::new(self.tune_loss(trainer, run)?)),
+            (StopRule::MaxSteps, _) => None,
+            (StopRule::Eta, Some(loss)) => Some(Yields::new(loss)),
+            (StopRule::Eta, None) => Some(Yields::new(self.tune_loss(trainer, run)?)),
         })
     }
 
@@ -155,7 +155,7 @@ impl Training<'_> {
     /// and for the gate.
     fn affords_step(&self, trainer: &Trainer<'_>, run: &mut Run<'_>) -> bool {
         let lora = &self.job.lora;
-        let reads = lora.stop == Stop::Eta && self.reads_tune(trainer.steps() + 1);
+        let reads = lora.stop == StopRule::Eta && self.reads_tune(trainer.steps() + 1);
         let gate = self.job.splits.gate.data.rows.len();
         let rows = gate + if reads { self.tune.len() } else { 0 };
         let so_far = run.metered.spending();
