@@ -6,7 +6,100 @@ use super::Subject;
 use crate::engine::EngineError;
 use crate::standing::Records;
 
-/// What an owner of the key can always say.
+/// Something that an owner of the key can always say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// What is not shown.
+    pub what: &'static str,
+    /// Who or what would show it.
+    pub shown_by: &'static str,
+    names: Option<Names>,
+}
+
+/// Words of the chain at hand that say more of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    Provenance,
+    Custody,
+    Keys,
+}
+
+const fn limit(what: &'static str, shown_by: &'static str) -> Limit {
+    Limit {
+        what,
+        shown_by,
+        names: None,
+    }
+}
+
+const fn naming(names: Names, what: &'static str, shown_by: &'static str) -> Limit {
+    Limit {
+        what,
+        shown_by,
+        names: Some(names),
+    }
+}
+
+const WITNESS: &str = "a witness elsewhere, who keeps the hash of each receipt as it is written,";
+
+/// All of them, as `docs/receipt-format.md` has them too.
+pub const LIMITS: [Limit; 11] = [
+    naming(
+        Names::Provenance,
+        "the joules, their parts, and what they rest on: time, updates, errors, the power of a processor, what was kept back, the bucket's level. The node reads its own meter",
+        "a second meter",
+    ),
+    limit(
+        "that the rows named are those that were trained on, and the losses those of the models named",
+        "doing it again, with `verify --replay` and `--remeasure`,",
+    ),
+    naming(
+        Names::Custody,
+        "that the trainer never saw the gate split",
+        "a custodian who holds it",
+    ),
+    limit(
+        "that the gate split represents future inputs",
+        "an audit of later data",
+    ),
+    limit(
+        "the times, the terms of a test before its commit, and that the project was not put back to an earlier copy or written anew, with all that lies beside the chain",
+        WITNESS,
+    ),
+    limit(
+        "which tasks did not start and why, since these leave no lease and no file",
+        WITNESS,
+    ),
+    limit(
+        "what a run that ended before its look was at: the kind of its task where the process died, its split and its training",
+        WITNESS,
+    ),
+    limit(
+        "earlier indexes, since an index is replaced by the next one; and how many rows of an index were new, or left; and by which program and backend it was made",
+        "building it again from the same rows",
+    ),
+    limit(
+        "that training stopped since all steps were done, where the budget was used up just then",
+        "a second meter",
+    ),
+    naming(
+        Names::Keys,
+        "whose the keys are, and what their owner left unsaid before the first receipt",
+        "whoever gave you the keys",
+    ),
+    limit(
+        "words that decide nothing: `reason`, the names of files and of the device, how many rows of a split's files repeat a text, and the program and backend of a run without a verdict",
+        "nobody",
+    ),
+];
+
+/// With an agent's bucket.
+pub const AGENTS: Limit = limit(
+    "that every lease has its receipt, since the bucket is with the agent",
+    "the agent's journal",
+);
+
+/// The limits of the chain at hand, as sentences.
 pub(super) fn of(records: &Records, subject: &Subject<'_>) -> Result<Vec<String>, EngineError> {
     let mut known_by = BTreeSet::new();
     let mut custody = BTreeSet::new();
@@ -21,37 +114,17 @@ pub(super) fn of(records: &Records, subject: &Subject<'_>) -> Result<Vec<String>
         custody.extend(word("/predicate/holdout/custody"));
     }
     let list = |words: &BTreeSet<String>| words.iter().cloned().collect::<Vec<_>>().join(", ");
-    let keys = records
-        .standing()
-        .nodes()
-        .iter()
-        .cloned()
-        .collect::<Vec<_>>();
-    let mut limits = vec![
-        format!(
-            "the joules, how they are shared between training and evaluation, and what they rest on: its time, updates and errors, the power of a processor, what was kept back and what the bucket then held. The node reads its own meter (known by: {}); a second meter would",
-            list(&known_by)
-        ),
-        "that the rows named are those that were trained on, and the losses those of the models named; `verify --replay` and `--remeasure` do the work again".into(),
-        format!(
-            "that the trainer never saw the gate split (custody: {}); a custodian would",
-            list(&custody)
-        ),
-        "that the gate split represents future inputs; an audit of later data would".into(),
-        "the times, the terms of a test before its commit, and that the whole project was not put back to an earlier copy or written anew; a witness elsewhere would".into(),
-        "which tasks did not start and why, since these leave no lease and no file".into(),
-        "what a run that ended before its look was at: the kind of its task where the process died, its split and its training".into(),
-        "earlier indexes, since an index is replaced by the next one; and how many of its rows were new, or left".into(),
-        "that training stopped since all steps were done, where the budget was used up just then".into(),
-        format!(
-            "whose the keys are ({}), and what their owner left unsaid before the first receipt",
-            keys.join(", ")
-        ),
-        "the words of `reason`, the names of files and of the device, and how many rows of a split's files repeat a text".into(),
-        "the program and backend of a run without a verdict".into(),
-    ];
-    if subject.settings.agent_url.is_some() {
-        limits.push("that every lease has its receipt: the bucket is with the agent".into());
-    }
-    Ok(limits)
+    let named = |names: Names| match names {
+        Names::Provenance => format!(" (known by: {})", list(&known_by)),
+        Names::Custody => format!(" (custody: {})", list(&custody)),
+        Names::Keys => format!(" ({})", list(records.standing().nodes())),
+    };
+    let agents = subject.settings.agent_url.as_ref().map(|_| AGENTS);
+    let limits = LIMITS.into_iter().chain(agents);
+    Ok(limits
+        .map(|limit| {
+            let names = limit.names.map(named).unwrap_or_default();
+            format!("{}{names}; {} would show it", limit.what, limit.shown_by)
+        })
+        .collect())
 }

@@ -9,7 +9,7 @@ mod energy;
 mod folders;
 mod heads;
 mod index;
-mod limits;
+pub mod limits;
 mod losses;
 mod remeasure;
 mod replay;

@@ -9,6 +9,7 @@ use cryoflux::receipts::body::PRESENT;
 use cryoflux::receipts::{Environment, Kind, Receipt};
 use cryoflux::recipe::Precision;
 use cryoflux::task::{TaskKind, TaskRun};
+use cryoflux::verify::limits::{AGENTS, LIMITS};
 use cryoflux::words;
 use serde_json::Value;
 
@@ -171,6 +172,19 @@ fn the_format_page_says_which_members_each_kind_has() {
         assert_eq!(page.remove(member), Some("A".to_owned()), "{member}");
     }
     assert!(page.is_empty(), "unknown members: {page:?}");
+}
+
+#[test]
+fn the_format_page_says_what_is_not_proven_and_what_would_show_it() {
+    let page = format_page();
+    for limit in LIMITS.iter().chain([&AGENTS]) {
+        let row = format!(
+            "| {} | {} |",
+            limit.what,
+            limit.shown_by.trim_end_matches(',')
+        );
+        assert!(page.contains(&row), "this row is not in the page: {row}");
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn has_no_verdict(says: &Value) -> bool {
 
 pub const LIMITS: [Limit; 9] = [
     Limit {
-        line: "the joules, how they are shared",
+        line: "the joules, their parts",
         members: &[
             "energy.bucket_joules",
             "energy.duration_ms",
@@ -52,7 +52,7 @@ pub const LIMITS: [Limit; 9] = [
         of: any,
     },
     Limit {
-        line: "the terms of a test before its commit",
+        line: "terms of a test before its commit",
         members: &["gate.rule", "gate.min_delta"],
         of: any,
     },
@@ -83,12 +83,12 @@ pub const LIMITS: [Limit; 9] = [
         of: any,
     },
     Limit {
-        line: "the words of `reason`",
+        line: "words that decide nothing",
         members: &["reason", "holdout.id", "holdout.repeats", "env.device"],
         of: any,
     },
     Limit {
-        line: "the program and backend of a run without a verdict",
+        line: "words that decide nothing: `reason`",
         members: &["env.backend", "env.cryo", "env.precision"],
         of: has_no_verdict,
     },
