@@ -36,11 +36,11 @@ pub struct Difference {
     pub measured: f64,
 }
 
-/// Measures a verdict again, on all rows of its split or on the first so many in the order of their
-/// digests, which nobody chose.
+/// Measures a verdict again, on all rows of its split or on so many that chance picks anew each
+/// time: nobody can know beforehand which ones.
 ///
 /// # Errors
-/// When a model, an adapter, the losses or the rows are not at hand.
+/// When there is no chance to be had, or a model, an adapter, the losses or the rows are not at hand.
 pub fn remeasure(
     subject: &Subject<'_>,
     receipt: &Receipt,
@@ -53,10 +53,13 @@ pub fn remeasure(
     };
     let versions = Versions::new(&subject.project.state());
     let split = read_split(&versions, &judged.candidate.holdout.root)?;
-    let rows = chosen(
-        &split.rows().iter().map(|row| row.row).collect::<Vec<_>>(),
-        limit,
-    );
+    let rows = split.rows().iter().map(|row| row.row);
+    let mut rows: Vec<(usize, Digest)> = rows.enumerate().collect();
+    if let Some(limit) = limit {
+        let mut salt = [0; 32];
+        getrandom::fill(&mut salt).map_err(EngineError::Randomness)?;
+        rows = picked(rows, &salt, limit);
+    }
     let texts = texts_of(&rows, data)?;
     let labels = labels_of(&versions, &judged)?;
     let compute = compute.clone().with_precision(receipt.env.precision)?;
@@ -88,13 +91,11 @@ pub fn remeasure(
     }))
 }
 
-fn chosen(rows: &[Digest], limit: Option<usize>) -> Vec<(usize, Digest)> {
-    let mut rows: Vec<(usize, Digest)> = rows.iter().copied().enumerate().collect();
-    if let Some(limit) = limit {
-        rows.sort_by_key(|(_, digest)| *digest);
-        rows.truncate(limit);
-        rows.sort_by_key(|(at, _)| *at);
-    }
+/// So many rows, in their order; which ones follows from the salt.
+fn picked(mut rows: Vec<(usize, Digest)>, salt: &[u8; 32], limit: usize) -> Vec<(usize, Digest)> {
+    rows.sort_by_cached_key(|(_, row)| Digest::of_parts([salt.as_slice(), row.bytes()]));
+    rows.truncate(limit);
+    rows.sort_by_key(|(at, _)| *at);
     rows
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod accuracy;
+mod again;
 mod agent;
 mod apply;
 mod bad_input;
