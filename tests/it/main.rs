@@ -22,6 +22,7 @@ mod faults;
 mod forge;
 mod front_door;
 mod group_model;
+mod histories;
 mod hub;
 mod idle;
 mod journal;
