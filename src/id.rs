@@ -33,6 +33,12 @@ pub fn number(id: &str) -> Option<u128> {
     })
 }
 
+/// The time with which an identifier begins; `None` for any other text.
+pub fn time(id: &str) -> Option<Timestamp> {
+    let millis = i64::try_from(number(id)? >> 80).ok()?;
+    Some(Timestamp::from_millis(millis))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +52,10 @@ mod tests {
         assert_eq!(early.len(), 26);
         assert!(early < late);
         assert!(number(&early) < number(&late));
+        assert_eq!(
+            time(&early),
+            Some(Timestamp::from_millis(1_469_918_176_385))
+        );
         assert_eq!(number("00000000000000000000000010"), Some(32));
         for bad in [
             "",

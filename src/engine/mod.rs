@@ -11,6 +11,7 @@ mod budget;
 mod cadence;
 mod check;
 mod cited;
+mod dead_lease;
 mod error;
 mod event;
 mod facts;

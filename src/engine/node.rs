@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::agent::{idle_state, open_agent};
 use super::bucket::opening_grant;
 use super::cited::{calibration, environment};
+use super::dead_lease::Around;
 use super::error::EngineError;
 use super::event::{Event, Events};
 use super::keys::{open_holdout_key, open_key, refuse_lost_key};
@@ -88,7 +89,12 @@ impl Node {
             settings,
             traces: &mut traces,
         };
-        recover::after_crash(&mut recorder, workspace, (&*agent, opening), &env, events)?;
+        let around = Around {
+            agent: &*agent,
+            opening,
+            env: &env,
+        };
+        recover::after_crash(&mut recorder, workspace, &around, events)?;
         records.note(None)?;
         let base = workspace
             .cache

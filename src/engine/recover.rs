@@ -3,20 +3,16 @@
 //! A run notes its lease, and takes the note away as its last act. So the note tells whether a
 //! lease is still to be settled, and whether the head may be behind the chain.
 
-use super::bucket::Opening;
+use super::dead_lease::{Around, Dead};
 use super::error::EngineError;
 use super::event::{Event, Events};
 use super::open_lease::OpenLease;
 use super::recording::Recorder;
 use super::rewound;
 use super::workspace::Workspace;
-use crate::clock::Timestamp;
-use crate::energy::agent::{AgentError, JouleAgent};
-use crate::energy::{Abandoned, Refusal};
 use crate::project::Project;
-use crate::receipts::{Chain, Environment, Keyring, Kind, Receipt};
+use crate::receipts::{Chain, Keyring};
 use crate::standing::{Line, Records};
-use crate::units::Joules;
 use crate::versions::Head;
 
 /// Sets a torn last line aside; to be called before the chain is read.
@@ -33,21 +29,28 @@ pub(super) fn torn_tail(project: &Project, events: Events<'_>) -> Result<(), Eng
     Ok(())
 }
 
-/// Settles a lease whose process died, and brings the files of the heads up to the chain.
+/// Settles the leases whose processes died, and brings the files of the heads up to the chain.
 pub(super) fn after_crash(
     recorder: &mut Recorder<'_>,
     workspace: &Workspace,
-    (agent, opening): (&dyn JouleAgent, Opening),
-    env: &Environment,
+    around: &Around<'_>,
     events: Events<'_>,
 ) -> Result<(), EngineError> {
     let project = &workspace.project;
     let noted = OpenLease::read(project)?;
     if let Some(open) = &noted {
-        settle_dead_lease(recorder, open, (agent, opening), env, events)?;
+        Dead::noted(open).settle(recorder, around, events)?;
+    }
+    // A note that is not there any more, since an earlier copy of the state was put back, leaves
+    // the run to be known by what it announced, or by its lease.
+    if let Some(dead) = Dead::announced(recorder.records)? {
+        dead.settle(recorder, around, events)?;
     }
     if recorder.settings.agent_url.is_none() {
-        rewound::charge_again(project, recorder.records, agent, events)?;
+        rewound::charge_again(project, recorder.records, around.agent, events)?;
+        for dead in Dead::unnoted(recorder.records, workspace, around.agent)? {
+            dead.settle(recorder, around, events)?;
+        }
     }
     for (pipeline, line) in recorder.records.standing().lines() {
         if let Some(note) = bring_up(
@@ -138,124 +141,4 @@ fn bring_up(
     };
     versions.move_head(pipeline, head_of(line))?;
     Ok(Some(note))
-}
-
-fn settle_dead_lease(
-    recorder: &mut Recorder<'_>,
-    open: &OpenLease,
-    (agent, opening): (&dyn JouleAgent, Opening),
-    env: &Environment,
-    events: Events<'_>,
-) -> Result<(), EngineError> {
-    let ended = ended_run(recorder.records, open)?;
-    if let Some(measured) = ended.as_ref().and_then(|receipt| receipt.joules_spent) {
-        return match agent.settle(&open.lease, Some(measured)) {
-            // An agent that no longer knows the lease has charged it.
-            Ok(_) | Err(AgentError::Refused(Refusal::NoLease(_))) => Ok(()),
-            Err(error) => Err(error.into()),
-        };
-    }
-    let end = match agent.abandon(&open.lease) {
-        // Nothing of it went unseen: it had come to its end.
-        Ok(ended) if ended.unseen.is_zero() && ended.charged < ended.reserved => {
-            End::Settled(ended.charged)
-        }
-        Ok(abandoned) => End::Abandoned(abandoned),
-        Err(AgentError::Refused(Refusal::NoLease(_))) if opening == Opening::Lost => End::Lost,
-        // It was noted and never taken.
-        Err(AgentError::Refused(Refusal::NoLease(_))) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    if ended.is_some() {
-        events(Event::Note(end.note(open)));
-        return Ok(());
-    }
-    let now = Timestamp::now();
-    let commit = recorder.records.standing().open();
-    let mut receipt = match commit.filter(|commit| commit.commit.task_id == open.run.id) {
-        None => Receipt::about(Kind::Aborted, &open.run, env, now),
-        Some(commit) => Receipt {
-            commit_hash: Some(commit.hash),
-            ..(*commit.commit).clone()
-        },
-    };
-    receipt.kind = Kind::Aborted;
-    receipt.timestamp = now;
-    end.complete(&mut receipt);
-    recorder.append(receipt, events)?;
-    Ok(())
-}
-
-/// The receipt with which a run ended: if there is one, it is the newest of all.
-fn ended_run(records: &Records, open: &OpenLease) -> Result<Option<Receipt>, EngineError> {
-    if !records.standing().runs().contains(&open.run.id) {
-        return Ok(None);
-    }
-    for entry in records.chain().backwards() {
-        let receipt = entry?.receipt;
-        if receipt.task_id == open.run.id {
-            return Ok(Some(receipt).filter(|receipt| receipt.kind != Kind::Commit));
-        }
-    }
-    Ok(None)
-}
-
-/// What became of a lease whose run left no receipt.
-#[derive(Debug, Clone, Copy)]
-enum End {
-    /// It was charged what is known of it, and the most for what is not.
-    Abandoned(Abandoned),
-    /// All of it was measured and charged.
-    Settled(Joules),
-    /// It is gone with the bucket.
-    Lost,
-}
-
-impl End {
-    fn complete(self, receipt: &mut Receipt) {
-        receipt.reason = match self {
-            Self::Abandoned(ended) => {
-                receipt.joules_forfeited = Some(ended.charged);
-                receipt.joules_measured = Some(ended.measured);
-                format!("the process died; {}", explained(&ended))
-            }
-            Self::Settled(charged) => {
-                receipt.joules_spent = Some(charged);
-                format!(
-                    "the run left no receipt: its process died, or it could not be written; {} were measured and charged",
-                    charged.human()
-                )
-            }
-            Self::Lost => "the process died, and the bucket that held its lease is gone".into(),
-        };
-    }
-
-    fn note(self, open: &OpenLease) -> String {
-        let run = format!("an earlier run of {}", open.run.name);
-        match self {
-            Self::Abandoned(ended) => {
-                format!(
-                    "{run} ended before its joules were settled; {}",
-                    explained(&ended)
-                )
-            }
-            Self::Settled(charged) => format!(
-                "{run} left no receipt; it was charged {}, as measured",
-                charged.human()
-            ),
-            Self::Lost => format!(
-                "{run} ended before its joules were settled, and its lease of {} is gone with the bucket",
-                open.reserved.human()
-            ),
-        }
-    }
-}
-
-fn explained(ended: &Abandoned) -> String {
-    format!(
-        "{} were measured, and with the highest power for the {:.1} s that nobody saw {} were charged",
-        ended.measured.human(),
-        ended.unseen.as_secs_f64(),
-        ended.charged.human()
-    )
 }

@@ -1,17 +1,25 @@
 //! A bucket whose journal is older than the chain: somebody put an earlier copy back. Joules that
 //! receipts prove to be spent do not come back with it.
 
-use std::time::Duration;
-
 use super::error::EngineError;
 use super::event::{Event, Events};
 use crate::energy::agent::JouleAgent;
 use crate::energy::{Audit, Bucket, LeaseId};
+use crate::id;
 use crate::project::Project;
-use crate::receipts::Receipt;
+use crate::receipts::{Kind, Receipt};
 use crate::standing::Records;
 use crate::units::Joules;
 use crate::words::PaidBy;
+
+/// What a receipt says of a lease that the journal does not know to have ended.
+struct Missed {
+    lease: LeaseId,
+    reserved: Joules,
+    charged: Joules,
+    /// As far as the receipt says.
+    paid_by: Option<PaidBy>,
+}
 
 /// Charges what the newest receipts spent and the journal does not know.
 pub(super) fn charge_again(
@@ -20,23 +28,14 @@ pub(super) fn charge_again(
     agent: &dyn JouleAgent,
     events: Events<'_>,
 ) -> Result<(), EngineError> {
-    let Some(newest) = records.standing().newest_metered() else {
-        return Ok(());
-    };
     let Some(journal) = Bucket::audit(&project.bucket())? else {
         return Ok(());
     };
     let mut again = Joules::ZERO;
-    for entry in records.chain().backwards() {
-        let receipt = entry?.receipt;
-        if receipt.seq > newest || receipt.energy.is_none() {
-            continue;
-        }
-        let Some((lease, reserved, spent)) = missed(&receipt, &journal) else {
-            break;
-        };
-        agent.charge_missed(&lease, reserved, spent)?;
-        again += spent;
+    // The oldest first: what a crash leaves to be charged is the end of the chain again.
+    for missed in missed_by(&journal, records)?.into_iter().rev() {
+        agent.charge_missed(&missed.lease, missed.reserved, missed.charged)?;
+        again += missed.charged;
     }
     if again > Joules::ZERO {
         events(Event::Note(format!(
@@ -47,18 +46,51 @@ pub(super) fn charge_again(
     Ok(())
 }
 
-/// What a receipt spent under a lease that the journal should know and does not.
-fn missed(receipt: &Receipt, journal: &Audit) -> Option<(LeaseId, Joules, Joules)> {
-    let energy = receipt.energy.as_ref()?;
-    let lease: LeaseId = receipt.task_id.parse().ok()?;
-    let began = journal
-        .begins
-        .plus(Duration::from_millis(energy.duration_ms));
-    let should_know = energy.paid_by == PaidBy::Project && began <= receipt.timestamp;
-    let spent = receipt.joules_spent.or(receipt.joules_forfeited)?;
-    (should_know && !journal.leases.contains_key(&lease)).then_some((
-        lease,
-        energy.joules_reserved,
-        spent,
-    ))
+/// The newest runs that this bucket paid for and does not know of, the newest first.
+fn missed_by(journal: &Audit, records: &Records) -> Result<Vec<Missed>, EngineError> {
+    let (mut found, mut before, mut newer) = (Vec::new(), None, None);
+    for entry in records.chain().backwards() {
+        let receipt = entry?.receipt;
+        let Some(missed) = charge_of(&receipt) else {
+            continue;
+        };
+        let story = journal.leases.get(&missed.lease);
+        if story.is_some_and(|story| story.end.is_some()) {
+            before = Some(PaidBy::Project);
+            break;
+        }
+        if id::time(&receipt.task_id) < Some(journal.begins) {
+            before = missed.paid_by;
+            break;
+        }
+        let is_here = story.map(|_| PaidBy::Project);
+        newer = is_here.or(missed.paid_by).or(newer);
+        found.push(Missed {
+            paid_by: is_here.or(missed.paid_by),
+            ..missed
+        });
+    }
+    // Of runs that do not say, the one before each decides, and of the first of all the next.
+    let mut before = before.or(newer);
+    for missed in found.iter_mut().rev() {
+        missed.paid_by = missed.paid_by.or(before);
+        before = missed.paid_by;
+    }
+    found.retain(|missed| missed.paid_by == Some(PaidBy::Project));
+    Ok(found)
+}
+
+fn charge_of(receipt: &Receipt) -> Option<Missed> {
+    let charged = receipt.charged()?;
+    if !matches!(receipt.kind, Kind::Decision | Kind::Aborted) {
+        return None;
+    }
+    let energy = receipt.energy.as_ref();
+    Some(Missed {
+        lease: receipt.task_id.parse().ok()?,
+        // A run whose process died does not say.
+        reserved: energy.map_or(charged, |energy| energy.joules_reserved),
+        charged,
+        paid_by: receipt.paid_by(None),
+    })
 }

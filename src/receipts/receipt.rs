@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::task::{TaskKind, TaskRun};
 use crate::text::words;
 use crate::units::{Eta, Joules, Nats};
+use crate::words::PaidBy;
 
 /// The format that this program writes and reads.
 pub const FORMAT: u64 = 1;
@@ -202,6 +203,18 @@ impl Receipt {
     /// Whether it judges an update of a model.
     pub fn is_judged(&self) -> bool {
         self.kind == Kind::Decision && self.task_kind == Some(TaskKind::Lora)
+    }
+
+    /// What its lease was charged, as far as anybody knows.
+    pub fn charged(&self) -> Option<Joules> {
+        self.joules_spent.or(self.joules_forfeited)
+    }
+
+    /// Whose bucket its lease was taken from. A run whose process died does not say, and is taken
+    /// to be paid as the run before it was.
+    pub fn paid_by(&self, before: Option<PaidBy>) -> Option<PaidBy> {
+        let said = self.energy.as_ref().map(|energy| energy.paid_by);
+        said.or(before)
     }
 
     /// The model that it makes the head.

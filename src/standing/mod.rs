@@ -154,8 +154,7 @@ impl Standing {
         self.nodes.insert(receipt.node.clone());
         self.founder.get_or_insert_with(|| receipt.node.clone());
         self.runs.add(&receipt.task_id);
-        let charged = receipt.joules_spent.or(receipt.joules_forfeited);
-        self.charged += charged.unwrap_or_default();
+        self.charged += receipt.charged().unwrap_or_default();
         if receipt.energy.is_some() {
             self.newest_metered = Some(receipt.seq);
         }

@@ -2,15 +2,16 @@
 //! receipt says, and every lease of a run has its receipt.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use super::case::Case;
+use super::lease::{Known, Match, against};
 use super::report::{Report, Status, Tally, place};
 use crate::clock::Timestamp;
-use crate::energy::{Audit, Bucket, Ending, LeaseEnd, LeaseId, LeaseStory};
+use crate::energy::{Audit, Bucket, LeaseId};
 use crate::engine::{EngineError, OpenLease, Opener, bucket_opener};
 use crate::id;
 use crate::receipts::{Kind, Receipt};
+use crate::units::counted;
 use crate::words::PaidBy;
 
 pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineError> {
@@ -26,27 +27,24 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
             return Ok(());
         }
     };
-    let books = Books {
+    let mut books = Books {
         opener: bucket_opener(case.project)?,
         noted: OpenLease::read(case.project).ok().flatten(),
         journal: &journal,
+        answered: BTreeSet::new(),
+        opened: None,
+        // Of the first run, should its process have died, only the next one tells.
+        paid_by: case.receipts()?.find_map(|receipt| receipt.paid_by(None)),
+        older: 0,
+        with_agent: 0,
     };
-    let (mut tally, mut opened) = (Tally::default(), None);
+    let mut tally = Tally::default();
     for receipt in case.receipts()? {
-        let at = place(receipt.seq, &receipt.task_name);
-        if let Some(end) = books.lease_of(&receipt, &mut opened) {
-            tally.take(&at, end);
-        }
+        books.take(&receipt, &mut tally);
     }
+    books.open_look(case, &mut tally);
     books.orphans(case, &mut tally);
-    if journal.is_unfinished {
-        tally.absent("the last line of its journal is being written, or a crash cut it off; the next `cryo apply` sets it aside");
-    }
-    tally.report(
-        report,
-        "bucket",
-        "leases have their receipts, and were charged what these say",
-    );
+    books.report(tally, report);
     Ok(())
 }
 
@@ -73,99 +71,96 @@ struct Books<'a> {
     /// Who lent from this bucket, as far as that is known.
     opener: Option<Opener>,
     noted: Option<OpenLease>,
+    /// The runs that came to their end on record.
+    answered: BTreeSet<LeaseId>,
+    /// When the lease of the run before was taken.
+    opened: Option<Timestamp>,
+    /// Whose bucket the newest lease was taken from.
+    paid_by: Option<PaidBy>,
+    /// Runs from before the journal begins.
+    older: u64,
+    /// Runs that an agent paid for.
+    with_agent: u64,
 }
 
 impl Books<'_> {
-    /// What the journal says of a run; nothing where it cannot know. `opened` is when the lease of
-    /// the run before was taken.
-    fn lease_of(
-        &self,
-        receipt: &Receipt,
-        opened: &mut Option<Timestamp>,
-    ) -> Option<Result<(), String>> {
-        let id: LeaseId = receipt.task_id.parse().ok()?;
-        let story = self.journal.leases.get(&id);
+    fn take(&mut self, receipt: &Receipt, tally: &mut Tally) {
+        let at = place(receipt.seq, &receipt.task_name);
+        let Ok(id) = receipt.task_id.parse::<LeaseId>() else {
+            return;
+        };
+        self.paid_by = receipt.paid_by(self.paid_by);
         match receipt.kind {
-            Kind::Deferred | Kind::Denied => {
-                let taken = story.map(|_| Err("kind: a lease was taken for it".into()));
-                taken.or(Some(Ok(())))
+            Kind::Commit => {}
+            Kind::Decision | Kind::Aborted => {
+                self.run(&at, receipt, &id, tally);
+                self.answered.insert(id);
             }
-            Kind::Decision | Kind::Aborted => match story {
-                Some(story) => Some(self.is_its(receipt, &id, story, opened)),
-                None => self
-                    .should_know(receipt)
-                    .then(|| Err("task_id: the bucket's journal knows no such lease".into())),
-            },
-            _ => None,
+            _ if self.journal.leases.contains_key(&id) => {
+                tally.wrong(format!("{at}: kind: a lease was taken for it"));
+            }
+            Kind::Deferred | Kind::Denied => tally.good(),
+            _ => {}
         }
     }
 
-    /// Whether a run took its lease from this bucket after the journal begins.
-    fn should_know(&self, receipt: &Receipt) -> bool {
-        match &receipt.energy {
-            Some(energy) => {
-                let lease_time = Duration::from_millis(energy.duration_ms);
-                energy.paid_by == PaidBy::Project
-                    && self.journal.begins.plus(lease_time) <= receipt.timestamp
-            }
-            // Of a process that died, what was charged is known from the journal alone.
-            None => {
-                receipt.joules_forfeited.is_some()
-                    && self.lends_to_commands_alone()
-                    && self.journal.begins <= receipt.timestamp
-            }
-        }
-    }
-
-    fn lends_to_commands_alone(&self) -> bool {
-        self.opener == Some(Opener::Command)
-    }
-
-    fn is_its(
-        &self,
-        receipt: &Receipt,
-        id: &LeaseId,
-        story: &LeaseStory,
-        opened: &mut Option<Timestamp>,
-    ) -> Result<(), String> {
-        let run = format!("{}/{}", receipt.pipeline, receipt.task_name);
-        if story
-            .purpose
-            .as_ref()
-            .is_some_and(|purpose| *purpose != run)
-        {
-            return Err(format!(
-                "pipeline, task_name: the lease was taken for {}",
-                story.purpose.as_deref().unwrap_or_default()
-            ));
-        }
-        // The journal's own time never goes back.
-        if story.opened.is_some() {
-            let before = std::mem::replace(opened, story.opened);
-            if story.opened < before {
-                return Err("seq: its lease was taken before that of the run before it".into());
-            }
-        }
-        if let Some(energy) = &receipt.energy {
-            if energy.joules_reserved != story.reserved {
-                return Err(format!(
-                    "energy.joules_reserved: the lease was {} J",
-                    story.reserved
+    fn run(&mut self, at: &str, receipt: &Receipt, id: &LeaseId, tally: &mut Tally) {
+        if let Some(story) = self.journal.leases.get(id) {
+            let known = Known {
+                opener: self.opener,
+                is_noted: self.is_noted(id),
+                is_unfinished: self.journal.is_unfinished,
+            };
+            // The journal's own time never goes back.
+            let before = self.opened;
+            self.opened = story.opened.or(before);
+            if story.opened.is_some() && story.opened < before {
+                tally.wrong(format!(
+                    "{at}: seq: its lease was taken before that of the run before it"
                 ));
+                return;
             }
-            if self.lends_to_commands_alone() && energy.paid_by == PaidBy::Agent {
-                return Err("energy.paid_by: the lease is one of this project's bucket".into());
+            match against(receipt, story, known) {
+                Ok(Match::Full) => tally.good(),
+                Ok(Match::Partial(what)) => tally.absent(format!("{at}: {what}")),
+                Err(what) => tally.wrong(format!("{at}: {what}")),
             }
+            return;
         }
-        match story.end {
-            Some(end) => charged(receipt, story, end),
-            None if self.is_noted(id) || self.journal.is_unfinished => Ok(()),
-            None => Err(format!("{}: the lease was never charged", member(receipt))),
+        if receipt.charged().is_none() {
+            return;
+        }
+        if self.paid_by == Some(PaidBy::Agent) {
+            self.with_agent += 1;
+        } else if id::time(id.as_str()) >= Some(self.journal.begins) {
+            tally.wrong(format!(
+                "{at}: task_id: the bucket's journal knows no such lease"
+            ));
+        } else {
+            self.older += 1;
         }
     }
 
     fn is_noted(&self, id: &LeaseId) -> bool {
         self.noted.as_ref().is_some_and(|open| open.lease == *id)
+    }
+
+    /// A look that was announced is answered before its lease ends, unless the process died.
+    fn open_look(&mut self, case: &Case<'_>, tally: &mut Tally) {
+        let open = case.records.standing().open();
+        let id = open.and_then(|open| open.commit.task_id.parse::<LeaseId>().ok());
+        let (Some(open), Some(id)) = (open, id) else {
+            return;
+        };
+        let story = self.journal.leases.get(&id);
+        let has_ended = story.is_some_and(|story| story.end.is_some());
+        if has_ended && !self.is_noted(&id) {
+            let at = place(open.commit.seq, &open.commit.task_name);
+            tally.wrong(format!(
+                "{at}: commit_hash: the lease of this look has ended, and its answer is missing"
+            ));
+        }
+        self.answered.insert(id);
     }
 
     /// Leases that were taken for runs of which there is no receipt.
@@ -188,10 +183,9 @@ impl Books<'_> {
                 return;
             }
         }
-        let runs = case.records.standing().runs();
         for (id, story) in &self.journal.leases {
             let is_run = id::number(id.as_str()).is_some();
-            if !is_run || runs.contains(id.as_str()) {
+            if !is_run || self.answered.contains(id) {
                 continue;
             }
             let what = story.purpose.as_deref().unwrap_or("a run");
@@ -204,38 +198,27 @@ impl Books<'_> {
             }
         }
     }
-}
 
-/// The member that says what was charged.
-const fn member(receipt: &Receipt) -> &'static str {
-    match receipt.joules_forfeited {
-        Some(_) => "joules_forfeited",
-        None => "joules_spent",
-    }
-}
-
-fn charged(receipt: &Receipt, story: &LeaseStory, end: LeaseEnd) -> Result<(), String> {
-    let said = receipt.joules_spent.or(receipt.joules_forfeited);
-    // A crash came between receipt and settlement, and then the lease ran out.
-    let in_full = matches!(end.how, Ending::Forfeited | Ending::Earlier)
-        && receipt.joules_spent.is_some()
-        && end.charged >= story.reserved;
-    if said != Some(end.charged) && !in_full {
-        return Err(format!(
-            "{}: the lease was charged {} J",
-            member(receipt),
-            end.charged
-        ));
-    }
-    match (receipt.joules_measured, end.measured) {
-        // Of a lease that ran out before anybody came back, only the charge was still known.
-        (Some(said), Some(is))
-            if said != is && (said, end.charged) != (end.charged, story.reserved) =>
-        {
-            Err(format!(
-                "joules_measured: {is} J were measured under the lease"
-            ))
+    fn report(&self, mut tally: Tally, report: &mut Report) {
+        if self.journal.is_unfinished {
+            tally.absent("the last line of its journal is being written, or a crash cut it off; the next `cryo apply` cuts it away");
         }
-        _ => Ok(()),
+        if self.with_agent > 0 {
+            tally.absent(format!(
+                "{} paid by an agent, whose journal is not here",
+                counted(self.with_agent, "run")
+            ));
+        }
+        let mut what = "leases have their receipts, and were charged what these say".to_owned();
+        if self.older > 0 {
+            let older = format!("{} from before its journal begins", counted(self.older, "run"));
+            // A journal that knows none of them shows nothing.
+            if tally.is_empty() {
+                tally.absent(older);
+            } else {
+                what = format!("{what} (but for {older})");
+            }
+        }
+        tally.report(report, "bucket", &what);
     }
 }

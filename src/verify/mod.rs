@@ -9,6 +9,7 @@ mod energy;
 mod folders;
 mod heads;
 mod index;
+mod lease;
 pub mod limits;
 mod losses;
 mod remeasure;

@@ -415,20 +415,26 @@ impl History {
             }
             announced.insert(commit["adapter_hash"].as_str().unwrap().to_owned());
         }
-        for file in fs::read_dir(self.lab.path(".cryo/losses"))
-            .into_iter()
-            .flatten()
-        {
-            let path = file.unwrap().path();
-            let text = fs::read_to_string(&path).unwrap();
-            let measured: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        for losses in self.losses() {
+            let measured: Value = serde_json::from_str(losses.lines().next().unwrap()).unwrap();
             let adapter = measured["adapter"].as_str();
             if adapter.is_some_and(|adapter| !announced.contains(adapter)) {
-                let path = path.display();
-                return Err(format!("{path} was measured, and no look was announced"));
+                return Err(format!(
+                    "{measured} was measured, and no look was announced"
+                ));
             }
         }
         Ok(())
+    }
+
+    /// The files of losses that have their names.
+    fn losses(&self) -> Vec<String> {
+        let files = fs::read_dir(self.lab.path(".cryo/losses"));
+        let paths = files.into_iter().flatten().map(|file| file.unwrap().path());
+        let named = paths.filter(|path| path.extension().is_some_and(|end| end == "txt"));
+        named
+            .map(|path| fs::read_to_string(path).unwrap())
+            .collect()
     }
 
     /// What receipts say was charged is what left the bucket, once. A lease that is noted is

@@ -1,0 +1,278 @@
+//! Leases whose process died: each is charged, and its run is put on record.
+
+use super::bucket::Opening;
+use super::bucket_mark::{Opener, bucket_opener};
+use super::error::EngineError;
+use super::event::{Event, Events};
+use super::open_lease::OpenLease;
+use super::recording::Recorder;
+use super::workspace::Workspace;
+use crate::clock::Timestamp;
+use crate::energy::agent::{AgentError, JouleAgent};
+use crate::energy::{Abandoned, LeaseId, Refusal};
+use crate::id;
+use crate::receipts::{Environment, Kind, Receipt};
+use crate::standing::Records;
+use crate::task::{TaskKind, TaskRun};
+use crate::units::Joules;
+
+/// What it takes to settle a lease.
+pub(super) struct Around<'a> {
+    pub agent: &'a dyn JouleAgent,
+    pub opening: Opening,
+    pub env: &'a Environment,
+}
+
+/// A run whose process died.
+pub(super) struct Dead {
+    lease: LeaseId,
+    run: TaskRun,
+    /// What it took, where that is known.
+    reserved: Option<Joules>,
+}
+
+impl Dead {
+    /// The one that is noted.
+    pub fn noted(open: &OpenLease) -> Self {
+        Self {
+            lease: open.lease.clone(),
+            run: open.run.clone(),
+            reserved: Some(open.reserved),
+        }
+    }
+
+    /// The one that announced a look and never answered.
+    pub fn announced(records: &Records) -> Result<Option<Self>, EngineError> {
+        let open = records.standing().open();
+        let Some(run) = open.and_then(|open| run_of(&open.commit)) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            lease: run.id.parse().map_err(EngineError::BadId)?,
+            run,
+            reserved: None,
+        }))
+    }
+
+    /// Those that hold a lease of this project's bucket and were not noted: nobody else takes one.
+    pub fn unnoted(
+        records: &Records,
+        workspace: &Workspace,
+        agent: &dyn JouleAgent,
+    ) -> Result<Vec<Self>, EngineError> {
+        let mut found = Vec::new();
+        if bucket_opener(&workspace.project)? != Some(Opener::Command) {
+            return Ok(found);
+        }
+        for view in agent.bucket()?.leases {
+            if id::number(&view.lease).is_none() {
+                continue;
+            }
+            let run = match ended_run(records, &view.lease)? {
+                Some(receipt) => run_of(&receipt),
+                None => known_task(records, workspace, &view.purpose)?,
+            };
+            // Whose it is shows in a run of its own pipeline.
+            let Some(run) = run else { continue };
+            found.push(Self {
+                lease: view.lease.parse().map_err(EngineError::BadId)?,
+                run: TaskRun {
+                    id: view.lease,
+                    ..run
+                },
+                reserved: Some(view.reserved_j),
+            });
+        }
+        Ok(found)
+    }
+
+    /// Charges the lease, once, and writes the receipt of a run that has none.
+    pub fn settle(
+        &self,
+        recorder: &mut Recorder<'_>,
+        around: &Around<'_>,
+        events: Events<'_>,
+    ) -> Result<(), EngineError> {
+        let ended = ended_run(recorder.records, &self.run.id)?;
+        if let Some(charged) = ended.as_ref().and_then(Receipt::charged) {
+            return match around.agent.settle(&self.lease, Some(charged)) {
+                // An agent that no longer knows the lease has charged it.
+                Ok(_) | Err(AgentError::Refused(Refusal::NoLease(_))) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+        }
+        let commit = recorder.records.standing().open();
+        let commit = commit.filter(|commit| commit.commit.task_id == self.run.id);
+        let Some(end) = self.end(around, commit.is_some())? else {
+            return Ok(());
+        };
+        if ended.is_some() {
+            events(Event::Note(end.note(self)));
+            return Ok(());
+        }
+        let now = Timestamp::now();
+        let mut receipt = match commit {
+            None => Receipt::about(Kind::Aborted, &self.run, around.env, now),
+            Some(commit) => Receipt {
+                commit_hash: Some(commit.hash),
+                ..(*commit.commit).clone()
+            },
+        };
+        receipt.kind = Kind::Aborted;
+        receipt.timestamp = now;
+        end.complete(&mut receipt);
+        recorder.append(receipt, events)?;
+        Ok(())
+    }
+
+    /// Ends the lease; nothing where there was none.
+    fn end(&self, around: &Around<'_>, has_announced: bool) -> Result<Option<End>, EngineError> {
+        let agent = around.agent;
+        match agent.abandon(&self.lease) {
+            // Nothing of it went unseen: it had come to its end.
+            Ok(ended) if ended.unseen.is_zero() && ended.charged < ended.reserved => {
+                Ok(Some(End::Settled(ended.charged)))
+            }
+            Ok(abandoned) => Ok(Some(End::Abandoned(abandoned))),
+            Err(AgentError::Refused(Refusal::NoLease(_))) => {
+                if around.opening == Opening::Lost {
+                    return Ok(Some(End::Lost));
+                }
+                match self.reserved {
+                    // It was noted and never taken.
+                    _ if !has_announced => Ok(None),
+                    None => Ok(Some(End::Lost)),
+                    Some(reserved) => {
+                        agent.charge_missed(&self.lease, reserved, reserved)?;
+                        Ok(Some(End::Forgotten(reserved)))
+                    }
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn run_of(receipt: &Receipt) -> Option<TaskRun> {
+    Some(TaskRun {
+        id: receipt.task_id.clone(),
+        name: receipt.task_name.clone(),
+        kind: receipt.task_kind?,
+        pipeline: receipt.pipeline.clone(),
+    })
+}
+
+/// The task that a lease was taken for, as the pipeline or an earlier receipt knows it.
+fn known_task(
+    records: &Records,
+    workspace: &Workspace,
+    purpose: &str,
+) -> Result<Option<TaskRun>, EngineError> {
+    let of = |pipeline: &str, name: &str, kind: TaskKind| {
+        (format!("{pipeline}/{name}") == purpose).then(|| TaskRun {
+            id: String::new(),
+            name: name.to_owned(),
+            kind,
+            pipeline: pipeline.to_owned(),
+        })
+    };
+    let pipeline = &workspace.pipeline;
+    let mut tasks = pipeline.tasks.iter();
+    let here = tasks.find_map(|task| of(&pipeline.name, &task.name.value, task.work.kind()));
+    if here.is_some() {
+        return Ok(here);
+    }
+    for entry in records.chain().backwards() {
+        let receipt = entry?.receipt;
+        let Some(kind) = receipt.task_kind else {
+            continue;
+        };
+        if let Some(run) = of(&receipt.pipeline, &receipt.task_name, kind) {
+            return Ok(Some(run));
+        }
+    }
+    Ok(None)
+}
+
+/// The receipt with which a run ended.
+fn ended_run(records: &Records, id: &str) -> Result<Option<Receipt>, EngineError> {
+    if !records.standing().runs().contains(id) {
+        return Ok(None);
+    }
+    for entry in records.chain().backwards() {
+        let receipt = entry?.receipt;
+        if receipt.task_id == id {
+            return Ok(Some(receipt).filter(|receipt| receipt.kind != Kind::Commit));
+        }
+    }
+    Ok(None)
+}
+
+/// What became of a lease whose run left no receipt.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// It was charged what is known of it, and the most for what is not.
+    Abandoned(Abandoned),
+    /// All of it was measured and charged.
+    Settled(Joules),
+    /// The bucket is an earlier one that does not know it, and was charged all of it.
+    Forgotten(Joules),
+    /// It is gone with the bucket.
+    Lost,
+}
+
+impl End {
+    fn complete(self, receipt: &mut Receipt) {
+        receipt.reason = match self {
+            Self::Abandoned(ended) => {
+                receipt.joules_forfeited = Some(ended.charged);
+                receipt.joules_measured = Some(ended.measured);
+                format!("the process died; {}", explained(&ended))
+            }
+            Self::Settled(charged) => {
+                receipt.joules_spent = Some(charged);
+                format!(
+                    "the run left no receipt: its process died, or it could not be written; {} were measured and charged",
+                    charged.human()
+                )
+            }
+            Self::Forgotten(reserved) => {
+                receipt.joules_forfeited = Some(reserved);
+                receipt.joules_measured = Some(Joules::ZERO);
+                format!(
+                    "the process died, and the bucket is an earlier one that does not know its lease; all of its {} were charged",
+                    reserved.human()
+                )
+            }
+            Self::Lost => "the process died, and the bucket that held its lease is gone".into(),
+        };
+    }
+
+    fn note(self, dead: &Dead) -> String {
+        let run = format!("an earlier run of {}", dead.run.name);
+        match self {
+            Self::Abandoned(ended) => {
+                format!(
+                    "{run} ended before its joules were settled; {}",
+                    explained(&ended)
+                )
+            }
+            Self::Settled(charged) => format!(
+                "{run} left no receipt; it was charged {}, as measured",
+                charged.human()
+            ),
+            Self::Forgotten(_) | Self::Lost => format!(
+                "{run} ended before its joules were settled, and its lease is gone with the bucket"
+            ),
+        }
+    }
+}
+
+fn explained(ended: &Abandoned) -> String {
+    format!(
+        "{} were measured, and with the highest power for the {:.1} s that nobody saw {} were charged",
+        ended.measured.human(),
+        ended.unseen.as_secs_f64(),
+        ended.charged.human()
+    )
+}
