@@ -15,8 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use history::{Checked, History, compile_faults};
-use step::{Chance, Step};
+use history::{History, compile_faults, copy, remove};
+use step::{Answer, Chance, Fault, Part, Run, Step};
+
+use crate::lab::Lab;
 
 /// How long a history that fails is made shorter.
 const SHRINKING: Duration = Duration::from_secs(240);
@@ -156,8 +158,80 @@ fn many_long_histories_end_in_chains_that_verify() {
 }
 
 /// One history, step by step.
-fn holds(steps: &[Step]) -> Checked {
+fn holds(steps: &[Step]) {
     let folder = tempfile::tempdir().unwrap();
     let faults = compile_faults(folder.path());
-    live(steps, &faults).map_err(|failure| told(0, steps, &failure))
+    if let Err(failure) = live(steps, &faults) {
+        panic!("{}", told(0, steps, &failure));
+    }
+}
+
+const INDEX: Step = Step::Apply(Run::PLAIN);
+const LEARN: Run = Run {
+    only: Some("learn"),
+    ..Run::PLAIN
+};
+/// Killed when its look is announced.
+const DIES: Step = Step::Faulty(LEARN, Fault::DieAt(1, "receipts.jsonl"));
+
+const fn first_copy(part: Part) -> Step {
+    Step::PutBack {
+        copy: 0,
+        part,
+        answer: Answer::GoOn,
+    }
+}
+
+#[test]
+fn an_earlier_bucket_is_charged_what_runs_that_died_were() {
+    holds(&[INDEX, Step::Keep, DIES, INDEX, first_copy(Part::Bucket)]);
+}
+
+#[test]
+fn a_lease_that_is_open_again_is_charged_what_its_receipt_says() {
+    // With its note, and without.
+    for part in [Part::State, Part::Bucket] {
+        holds(&[INDEX, DIES, Step::Keep, INDEX, first_copy(part)]);
+    }
+}
+
+#[test]
+fn a_look_whose_lease_an_earlier_bucket_does_not_know_is_answered_and_charged() {
+    holds(&[INDEX, Step::Keep, DIES, first_copy(Part::Bucket), INDEX]);
+}
+
+#[test]
+fn a_look_without_the_note_of_its_lease_is_answered_and_charged() {
+    let removed = Step::Remove(Part::OpenLease, Answer::GoOn);
+    holds(&[INDEX, DIES, removed, INDEX]);
+    // Nor is a run that had announced nothing yet forgotten.
+    let early = Step::Faulty(LEARN, Fault::DieAt(2, "journal.jsonl"));
+    holds(&[INDEX, early, removed, INDEX]);
+}
+
+#[test]
+fn an_earlier_bucket_is_charged_again_whole_though_a_crash_cuts_that_short() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = compile_faults(folder.path()).display().to_string();
+    let lab = Lab::new();
+    lab.apply().expect(0);
+    let (bucket, kept) = (lab.path(".cryo/bucket"), lab.path("kept"));
+    copy(&bucket, &kept);
+    lab.apply().expect(0);
+    lab.apply();
+    let level = lab.level();
+    remove(&bucket);
+    copy(&kept, &bucket);
+    let index = ["apply", "p.toml", "--task", "index"];
+    // The first sync is that of the journal as it was found, the second that of one charge.
+    let env = [
+        ("LD_PRELOAD", library.as_str()),
+        ("FAULT", "die 2"),
+        ("FAULT_FILE", "journal.jsonl"),
+    ];
+    lab.cryo_with(&index, &env).expect(-1);
+    assert!((lab.level() - level).abs() > 1e-6, "one is still missing");
+    lab.cryo(&index).expect(0);
+    assert!((lab.level() - level).abs() < 1e-6, "{}", lab.level());
+    lab.cryo(&["verify"]).expect(0);
 }

@@ -91,6 +91,8 @@ pub enum Setting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     Die(u64),
+    /// Of the syncs of this file alone.
+    DieAt(u64, &'static str),
     Torn(u64, u64),
     Stop(u64),
     Fail(u64),
@@ -101,11 +103,19 @@ impl Fault {
     /// As `tests/fixtures/fault.c` takes it.
     pub fn text(self) -> String {
         match self {
-            Self::Die(at) => format!("die {at}"),
+            Self::Die(at) | Self::DieAt(at, _) => format!("die {at}"),
             Self::Torn(at, bytes) => format!("torn {at} {bytes}"),
             Self::Stop(at) => format!("stop {at}"),
             Self::Fail(at) => format!("fail {at}"),
             Self::Full(at) => format!("full {at}"),
+        }
+    }
+
+    /// The file whose syncs count; all do where it has no name.
+    pub const fn file(self) -> &'static str {
+        match self {
+            Self::DieAt(_, file) => file,
+            _ => "",
         }
     }
 }
@@ -362,7 +372,8 @@ impl Fault {
         let limit = chance.one_of(&[SYNCS, SYNCS / 2, SYNCS / 2]);
         let at = 1 + chance.below(limit);
         match chance.below(20) {
-            0..=7 => Self::Die(at),
+            0..=4 => Self::Die(at),
+            5..=7 => Self::DieAt(1 + chance.below(3), "receipts.jsonl"),
             8..=11 => Self::Torn(at, chance.one_of(&[1, 2, 17, 200, 100_000])),
             12..=14 => Self::Stop(at),
             15..=17 => Self::Fail(at),
