@@ -29,6 +29,20 @@ use error::{READ, parent};
 /// Bytes read at a time where the first line is wanted.
 const FIRST_LOOK: u64 = 64 * 1024;
 
+/// The names of all that lies in a folder, sorted.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn names_in(folder: &Path) -> Result<Vec<String>, FileError> {
+    let entries = fs::read_dir(folder).map_err(FileError::io(READ, folder))?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<String> = names
+        .collect::<io::Result<_>>()
+        .map_err(FileError::io(READ, folder))?;
+    names.sort();
+    Ok(names)
+}
+
 /// Reads a whole file.
 ///
 /// # Errors

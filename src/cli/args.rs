@@ -185,6 +185,9 @@ pub struct VerifyArgs {
     /// Measure the losses of the newest verdict again, on all rows of the gate or on so many.
     #[arg(long, value_name = "ROWS", num_args = 0..=1, default_missing_value = "0")]
     pub remeasure: Option<usize>,
+    /// Measure those of this receipt instead.
+    #[arg(long, value_name = "SEQ", requires = "remeasure")]
+    pub seq: Option<u64>,
     /// Train the adapter of a receipt again and compare its bytes.
     #[arg(long, value_name = "SEQ")]
     pub replay: Option<u64>,

@@ -41,7 +41,7 @@ pub use cadence::Cadence;
 pub use check::check_files;
 pub use error::EngineError;
 pub use event::{Event, Events};
-pub use jobs::{Recipe, Rerun, gate_cautions, read_split, rerun, select_rows};
+pub use jobs::{Recipe, Rerun, gate_cautions, read_split, rerun, select_rows, split_of_files};
 pub use judge::Judge;
 pub use lost::{open_records, read_all_records, record_files};
 pub use metered::{Account, Metered, Phase};

@@ -129,6 +129,31 @@ impl LoraShape {
         })
     }
 
+    /// The text of PEFT's configuration.
+    pub fn to_peft(&self, config: &ModelConfig, base: &str) -> String {
+        let modules_to_save: Vec<&str> = config
+            .head_shapes(1)
+            .iter()
+            .map(|layer| layer.name)
+            .collect();
+        let peft = json!({
+            "base_model_name_or_path": base,
+            "bias": "none",
+            "fan_in_fan_out": false,
+            "inference_mode": true,
+            "init_lora_weights": true,
+            "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout,
+            "modules_to_save": modules_to_save,
+            "peft_type": "LORA",
+            "r": self.rank,
+            "target_modules": self.target_modules,
+            "task_type": "SEQ_CLS",
+            "use_rslora": self.scaling == Scaling::RsLora,
+        });
+        format!("{peft:#}\n")
+    }
+
     /// What the low-rank product is multiplied with.
     pub fn scale(&self) -> f64 {
         self.scaling.factor(self.alpha, self.rank)
@@ -356,27 +381,7 @@ impl Adapter {
         base: &str,
     ) -> Result<Digest, AdapterError> {
         let bytes = self.weight_bytes(config)?;
-        let modules_to_save: Vec<&str> = config
-            .head_shapes(1)
-            .iter()
-            .map(|layer| layer.name)
-            .collect();
-        let peft = json!({
-            "base_model_name_or_path": base,
-            "bias": "none",
-            "fan_in_fan_out": false,
-            "inference_mode": true,
-            "init_lora_weights": true,
-            "lora_alpha": self.shape.alpha,
-            "lora_dropout": self.shape.dropout,
-            "modules_to_save": modules_to_save,
-            "peft_type": "LORA",
-            "r": self.shape.rank,
-            "target_modules": self.shape.target_modules,
-            "task_type": "SEQ_CLS",
-            "use_rslora": self.shape.scaling == Scaling::RsLora,
-        });
-        staging.write(CONFIG_FILE, format!("{peft:#}\n").as_bytes())?;
+        staging.write(CONFIG_FILE, self.shape.to_peft(config, base).as_bytes())?;
         staging.write(WEIGHTS_FILE, &bytes)?;
         Ok(Digest::of(&bytes))
     }

@@ -130,6 +130,20 @@ impl Manifest {
         Ok(listed)
     }
 
+    /// The same for a folder in which nothing else may lie: other programs read what they find.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; or names the first file that is not in the list.
+    pub fn check_alone(folder: &Path, name: &Digest) -> Result<Self, ManifestError> {
+        let listed = Self::check(folder, name)?;
+        let there = files::names_in(folder)?;
+        let is_listed = |name: &String| name == SUMS_FILE || listed.0.contains_key(name);
+        match there.into_iter().find(|name| !is_listed(name)) {
+            Some(other) => Err(ManifestError::Extra(folder.join(other))),
+            None => Ok(listed),
+        }
+    }
+
     /// Whether a folder has exactly these files, as far as they decide what it answers.
     ///
     /// # Errors

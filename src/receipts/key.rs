@@ -145,13 +145,14 @@ impl Keyring {
             if path.extension().is_none_or(|extension| extension != "pem") {
                 continue;
             }
-            let text = files::read_text(&path)?;
+            let malformed = || KeyError::Malformed(path.clone());
+            let bytes = files::read_regular(&path)?.ok_or_else(malformed)?;
+            let text = String::from_utf8(bytes).map_err(|_| malformed())?;
             // A private key may be beside the public ones in a test folder.
             if text.contains("PRIVATE KEY") {
                 continue;
             }
-            let key = VerifyingKey::from_public_key_pem(&text)
-                .map_err(|_| KeyError::Malformed(path.clone()))?;
+            let key = VerifyingKey::from_public_key_pem(&text).map_err(|_| malformed())?;
             keys.insert(key_id(&key), key);
         }
         Ok(Self(keys))

@@ -311,8 +311,10 @@ fn base_record(judged: &Judged<'_>) -> Result<(), Fault> {
         None => Ok(()),
         Some(counts) => claim(
             "gate.base.class_counts",
-            counts.iter().sum::<u64>(),
-            judged.candidate.train.examples,
+            counts
+                .iter()
+                .try_fold(0, |sum: u64, count| sum.checked_add(*count)),
+            Some(judged.candidate.train.examples),
         ),
     }
 }

@@ -6,7 +6,6 @@ use super::fault::{Fault, claim, require};
 use crate::digest::Digest;
 use crate::receipts::{Environment, Judged, Receipt};
 use crate::units::Nats;
-use crate::words::KnownBy;
 
 /// An accepted model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,12 +104,6 @@ impl Line {
 
     /// Whether an update may start from this base and be compared with these losses.
     pub(super) fn check_judged(&self, judged: &Judged<'_>, env: &Environment) -> Result<(), Fault> {
-        let has_head = self.head_version().is_some();
-        require(
-            (judged.result.base.known_by == KnownBy::Evaluation) == has_head,
-            "gate.base.known_by",
-            "a version is evaluated, and a model without a head says the class shares",
-        )?;
         let terms = judged.candidate.terms;
         let Some(known) = &self.judgement else {
             return Ok(());

@@ -34,6 +34,7 @@ use crate::digest::Digest;
 use crate::receipts::{Body, Candidate, Entry, Judged, Kind, Receipt};
 use crate::task::TaskKind;
 use crate::units::Joules;
+use crate::words::KnownBy;
 use fault::{claim, require};
 
 /// A candidate that was announced and not judged yet.
@@ -124,6 +125,13 @@ impl Standing {
     }
 
     fn check_judged(&self, receipt: &Receipt, judged: &Judged<'_>) -> Result<(), Fault> {
+        let is_version = |line: &Line| line.version_of(judged.candidate.base).is_some();
+        require(
+            judged.result.base.known_by == KnownBy::Evaluation
+                || !self.lines.values().any(is_version),
+            "gate.base.known_by",
+            "a version has a head, so it is evaluated",
+        )?;
         match self.lines.get(&receipt.pipeline) {
             Some(line) => line.check_judged(judged, &receipt.env),
             None => Line::start(receipt, judged.candidate.base).check_judged(judged, &receipt.env),

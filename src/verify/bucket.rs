@@ -211,7 +211,10 @@ impl Books<'_> {
         }
         let mut what = "leases have their receipts, and were charged what these say".to_owned();
         if self.older > 0 {
-            let older = format!("{} from before its journal begins", counted(self.older, "run"));
+            let older = format!(
+                "{} from before its journal begins",
+                counted(self.older, "run")
+            );
             // A journal that knows none of them shows nothing.
             if tally.is_empty() {
                 tally.absent(older);

@@ -1,21 +1,20 @@
-//! Adapters, versions and bases: each is what it is named by, each adapter's recipe says what its
-//! receipt does, and each version is the merge of its adapter.
+//! Adapters, versions and bases: each is what it is named by, and each version is the merge of its
+//! adapter.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::Case;
+use super::adapters;
 use super::report::{Report, Tally, place};
 use crate::digest::Digest;
 use crate::engine::{EngineError, Recipe, model_entry};
 use crate::files::{self, Staging};
 use crate::model::fetch::Kept;
 use crate::model::{Adapter, Folder, Manifest, merge, write_folder};
-use crate::receipts::{Kind, Receipt, Train};
-use crate::recipe::StopRule;
+use crate::receipts::{Kind, Receipt};
 use crate::task::TaskKind;
-use crate::versions::{RECIPE_FILE, ROWS_FILE};
-use crate::words::Stopped;
+use crate::versions::RECIPE_FILE;
 
 pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineError> {
     let (mut named, mut bases, mut merges) = (Tally::default(), Tally::default(), Tally::default());
@@ -26,7 +25,7 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
             && receipt.kind != Kind::Commit
             && !case.records.standing().is_collected(&adapter)
         {
-            named.take(&at, adapter_is_its_receipts(case, &receipt, adapter));
+            named.take(&at, adapters::check(case, &receipt, adapter));
         }
         let encodes = receipt.task_kind == Some(TaskKind::Index);
         if let Some(base) = receipt.base_model_hash
@@ -38,7 +37,7 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
             && !case.records.standing().is_collected(&model)
         {
             let folder = case.versions.folder(&model);
-            let whole = Manifest::check(&folder, &model);
+            let whole = Manifest::check_alone(&folder, &model);
             let end = whole.map_err(|error| format!("new_model_hash: {error}"));
             named.take(&at, end.map(|_| ()));
             check_merge(case, &receipt, &at, &mut merges);
@@ -58,82 +57,8 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
     Ok(())
 }
 
-fn adapter_is_its_receipts(
-    case: &Case<'_>,
-    receipt: &Receipt,
-    adapter: Digest,
-) -> Result<(), String> {
-    let folder = case.versions.adapter(&adapter);
-    let listed =
-        Manifest::check(&folder, &adapter).map_err(|error| format!("adapter_hash: {error}"))?;
-    let Some(train) = &receipt.train else {
-        return Ok(());
-    };
-    let hashes = [
-        ("train.data_root", ROWS_FILE, train.data_root),
-        ("train.recipe_hash", RECIPE_FILE, train.recipe_hash),
-    ];
-    for (member, file, said) in hashes {
-        if listed.digest_of(file) != said {
-            return Err(format!(
-                "{member} is not that of {file} in the folder of adapter_hash"
-            ));
-        }
-    }
-    let bytes = files::read(&folder.join(RECIPE_FILE)).map_err(|error| error.to_string())?;
-    let recipe = Recipe::parse(&bytes).ok_or("its recipe.json is no recipe")?;
-    let rows = files::read_text(&folder.join(ROWS_FILE)).map_err(|error| error.to_string())?;
-    recipe_says(receipt, train, &recipe, rows.lines().count() as u64)
-}
-
-/// Whether a recipe says what its receipt does.
-fn recipe_says(receipt: &Receipt, train: &Train, recipe: &Recipe, rows: u64) -> Result<(), String> {
-    let max_tokens = receipt.gate.as_ref().map(|gate| gate.terms.max_tokens);
-    let same = [
-        ("train.attempt", recipe.attempt == train.attempt),
-        ("train.seed", recipe.seed == train.seed),
-        ("train.steps", recipe.steps == train.steps),
-        ("train.stopped", may_stop(train, recipe)),
-        ("train.data_root", Some(recipe.data_root) == train.data_root),
-        (
-            "train.config_hash",
-            recipe.config_hash() == train.config_hash,
-        ),
-        ("train.examples", rows == train.examples),
-        (
-            "base_model_hash",
-            Some(recipe.base_model_hash) == receipt.base_model_hash,
-        ),
-        ("task_name", recipe.task_name == receipt.task_name),
-        (
-            "gate.max_tokens",
-            max_tokens.is_none_or(|tokens| tokens == recipe.max_tokens),
-        ),
-        (
-            "env.precision",
-            recipe.settings.precision == receipt.env.precision,
-        ),
-    ];
-    match same.iter().find(|(_, same)| !same) {
-        Some((member, _)) => Err(format!("{member} is not what its recipe.json says")),
-        None => Ok(()),
-    }
-}
-
-/// Whether training may have ended for this reason. Where it looked for the best yield, what is
-/// kept has fewer steps than were done; and a budget may be used up just when all steps are done.
-fn may_stop(train: &Train, recipe: &Recipe) -> bool {
-    let looks = recipe.settings.stop == StopRule::Eta;
-    match train.stopped {
-        Stopped::MaxSteps => looks || train.steps == recipe.settings.max_steps as u64,
-        Stopped::Eta => looks,
-        Stopped::Budget => true,
-        Stopped::Interrupted => false,
-    }
-}
-
 /// Where a model is: a version, or a base in the cache.
-fn model_folder(case: &Case<'_>, model: Digest) -> Option<PathBuf> {
+pub(super) fn model_folder(case: &Case<'_>, model: Digest) -> Option<PathBuf> {
     let version = case.versions.folder(&model);
     if version.is_dir() {
         return Some(version);

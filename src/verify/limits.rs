@@ -43,15 +43,15 @@ const fn naming(names: Names, what: &'static str, shown_by: &'static str) -> Lim
 const WITNESS: &str = "a witness elsewhere, who keeps the hash of each receipt as it is written,";
 
 /// All of them, as `docs/receipt-format.md` has them too.
-pub const LIMITS: [Limit; 11] = [
+pub const LIMITS: [Limit; 12] = [
     naming(
         Names::Provenance,
-        "the joules, their parts, and what they rest on: time, updates, errors, the power of a processor, what was kept back, the bucket's level. The node reads its own meter",
+        "the joules, their parts, and what they rest on: provenance, meter and baseline, time, updates, errors, the power of a processor, what was kept back, the bucket's level. The node reads its own meter",
         "a second meter",
     ),
     limit(
-        "that the rows named are those that were trained on, and the losses those of the models named",
-        "doing it again, with `verify --replay` and `--remeasure`,",
+        "that the rows named are those that were trained on, and the losses those of the models named, in each receipt for which it was not done again",
+        "doing it again, with `verify --replay SEQ` and `--remeasure --seq SEQ`,",
     ),
     naming(
         Names::Custody,
@@ -59,8 +59,12 @@ pub const LIMITS: [Limit; 11] = [
         "a custodian who holds it",
     ),
     limit(
-        "that the gate split represents future inputs",
+        "that the data and the gate split were all that their owner had at the time, and represent future inputs",
         "an audit of later data",
+    ),
+    limit(
+        "where a base model came from, beyond the digests that cryo.toml pins",
+        "whoever published it",
     ),
     limit(
         "the times, the terms of a test before its commit, and that the project was not put back to an earlier copy or written anew, with all that lies beside the chain",
@@ -71,11 +75,11 @@ pub const LIMITS: [Limit; 11] = [
         WITNESS,
     ),
     limit(
-        "what a run that ended before its look was at: the kind of its task where the process died, its split and its training",
+        "what a run without a verdict was at: the kind of its task, its split and its training, and that it came to no look",
         WITNESS,
     ),
     limit(
-        "earlier indexes, since an index is replaced by the next one; and how many rows of an index were new, or left; and by which program and backend it was made",
+        "that the vectors of an index are those of its encoder, with all that is said of earlier indexes, how many rows were new or left, and which program made it",
         "building it again from the same rows",
     ),
     limit(

@@ -1,6 +1,8 @@
 //! The losses behind each verdict: they are here, they are what it cites, and the verdict follows
 //! from them.
 
+use std::collections::BTreeMap;
+
 use super::Case;
 use super::report::{Report, Tally, place};
 use crate::digest::Digest;
@@ -10,8 +12,13 @@ use crate::receipts::{Candidate, Judged, Kind, Receipt};
 use crate::units::Statistic;
 use crate::versions::{Arithmetic, Losses, Measured};
 
+/// A little below ln 2: numbers of 16 bits are not exact.
+const SURELY_RIGHT: f64 = 0.65;
+const ROUNDING: f64 = 0.02;
+
 pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineError> {
     let mut tally = Tally::default();
+    let mut measured = BTreeMap::new();
     for receipt in case.receipts()? {
         // Also one that an error came after.
         let Ok(judged) = receipt.verdict() else {
@@ -28,7 +35,13 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
             continue;
         }
         let [base, new] = cited.map(|(member, hash)| read(case, member, &hash));
-        let end = base.and_then(|base| verdict_is(case, &receipt, &judged, &base, &new?));
+        let end = base.and_then(|base| {
+            let new = new?;
+            verdict_is(case, &receipt, &judged, &base, &new)?;
+            let both = [(cited[0], base), (cited[1], new)];
+            both.iter()
+                .try_for_each(|(cited, losses)| measured_once(*cited, losses, &mut measured))
+        });
         tally.take(&at, end);
     }
     tally.report(
@@ -65,6 +78,12 @@ fn verdict_is(
         looks_budget: terms.looks_budget,
         min_delta: terms.min_delta,
     };
+    plausible("gate.base_losses_hash", base, None)?;
+    plausible(
+        "gate.new_losses_hash",
+        new,
+        judged.result.base.class_counts.as_ref(),
+    )?;
     let verdict = gate
         .judge(&base.rows, &new.rows)
         .map_err(|error| error.to_string())?;
@@ -109,6 +128,50 @@ fn verdict_is(
     } else {
         Err("gate.losses_root is not that of its rows and losses".into())
     }
+}
+
+/// What computes exactly comes to the same losses again.
+fn measured_once(
+    (member, hash): (&str, Digest),
+    losses: &Losses,
+    seen: &mut BTreeMap<String, Digest>,
+) -> Result<(), String> {
+    if !losses.measured.is_exact() {
+        return Ok(());
+    }
+    let before = *seen.entry(losses.measured.to_text()).or_insert(hash);
+    if before == hash {
+        return Ok(());
+    }
+    Err(format!(
+        "{member}: the same model lost otherwise on the same rows in {}",
+        before.short()
+    ))
+}
+
+/// Whether losses and right answers can belong together. A label with more than half of the
+/// probability is the most probable one, and one with less than an equal share is not.
+fn plausible(member: &str, losses: &Losses, labels: Option<&Vec<u64>>) -> Result<(), String> {
+    let counts = losses.measured.class_counts.as_ref();
+    let classes = counts.or(labels).map(Vec::len);
+    let shares = counts.cloned().map(ClassShares::counted);
+    let guess = shares.as_ref().map(|shares| shares.loss(shares.guess()));
+    for (at, (loss, is_right)) in losses.rows.iter().zip(&losses.correct).enumerate() {
+        let must = *loss < SURELY_RIGHT;
+        let may = match (guess, classes) {
+            (Some(guess), _) => *loss == guess,
+            (None, Some(classes)) => *loss <= (classes as f64).ln() + ROUNDING,
+            (None, None) => true,
+        };
+        if *loss < 0.0 || (must && !is_right) || (!may && *is_right) {
+            return Err(format!(
+                "{member}: row {} cannot lose {loss} and be {}",
+                at + 1,
+                if *is_right { "right" } else { "wrong" }
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether losses were measured for this verdict.

@@ -3,6 +3,8 @@
 //!
 //! It reads all of it anew, whatever checkpoints say.
 
+mod acts;
+mod adapters;
 mod bucket;
 mod case;
 mod energy;
@@ -20,7 +22,7 @@ mod splits;
 use std::collections::BTreeSet;
 
 pub use case::Subject;
-pub use remeasure::{Difference, Remeasured, newest_verdict, remeasure};
+pub use remeasure::{Difference, Remeasured, Sources, newest_verdict, remeasure};
 pub use replay::{Replayed, replay};
 pub use report::{Finding, Report, Status};
 
@@ -102,6 +104,7 @@ fn files(
     index::check(case, report)?;
     seen("baselines");
     energy::check(case, report)?;
+    acts::check(case, report)?;
     seen("the bucket");
     bucket::check(case, report)?;
     heads::check(case, report)

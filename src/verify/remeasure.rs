@@ -1,16 +1,33 @@
 //! Measuring again: the losses that a verdict rests on, from the models and rows that it names.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use super::Subject;
 use crate::dataset::Dataset;
 use crate::digest::Digest;
-use crate::engine::{EngineError, Judge, Recipe, open_records, read_split};
+use crate::engine::{EngineError, Judge, Recipe, open_records, read_split, split_of_files};
 use crate::files;
+use crate::gate::{ClassShares, HoldoutKey, Split};
 use crate::learn::Compute;
 use crate::receipts::{Body, Judged, Receipt};
 use crate::versions::{Losses, RECIPE_FILE, Versions};
+
+/// So far apart are losses in nats that no device comes to by rounding.
+const ROUNDING: f64 = 0.05;
+
+/// What measuring again needs besides the folder.
+pub struct Sources<'a> {
+    /// The rows of the gate's files.
+    pub gate: &'a Dataset,
+    /// The rows of the training data.
+    pub train: &'a Dataset,
+    /// The labels of the pipeline.
+    pub labels: &'a [String],
+    /// The device.
+    pub compute: &'a Compute,
+}
 
 /// What came of measuring a verdict again.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,32 +36,85 @@ pub struct Remeasured {
     pub seq: u64,
     /// Rows that were measured.
     pub rows: u64,
-    /// The first row that came out otherwise.
+    /// The first thing that came out otherwise.
     pub differs: Option<Difference>,
+    /// What could not be compared, in words.
+    pub open: Vec<String>,
 }
 
-/// A row whose loss is another one.
+/// Something that is another one than the receipt says.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Difference {
-    /// Row of the split, from 1.
-    pub row: u64,
-    /// `before` or `after` the update.
-    pub when: &'static str,
-    /// What is kept.
-    pub kept: f64,
-    /// What came out.
-    pub measured: f64,
+pub enum Difference {
+    /// The loss of a row of the split, from 1.
+    Loss {
+        /// The row.
+        row: u64,
+        /// `before` or `after` the update.
+        when: &'static str,
+        /// What is kept.
+        kept: f64,
+        /// What came out.
+        measured: f64,
+    },
+    /// Whether a row's label is the most probable one.
+    Answer {
+        /// The row, from 1.
+        row: u64,
+        /// `before` or `after` the update.
+        when: &'static str,
+    },
+    /// How many of the training rows have each class.
+    Counts(Vec<u64>),
+    /// The labels, in their order.
+    Labels,
+}
+
+impl Difference {
+    /// Whether another device may come to this by rounding.
+    pub fn may_be_rounding(&self) -> bool {
+        match self {
+            Self::Loss { kept, measured, .. } => (kept - measured).abs() < ROUNDING,
+            Self::Answer { .. } => true,
+            Self::Counts(_) | Self::Labels => false,
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loss {
+                row,
+                when,
+                kept,
+                measured,
+            } => write!(
+                f,
+                "row {row} of its split lost {measured} {when} the update, and {kept} is kept"
+            ),
+            Self::Answer { row, when } => write!(
+                f,
+                "row {row} of its split was answered otherwise {when} the update than is kept"
+            ),
+            Self::Counts(counts) => write!(
+                f,
+                "gate.base.class_counts: its training rows have the classes {counts:?}"
+            ),
+            Self::Labels => f.write_str("its recipe.json has other labels than the pipeline"),
+        }
+    }
 }
 
 /// Measures a verdict again, on all rows of its split or on so many that chance picks anew each
 /// time: nobody can know beforehand which ones.
 ///
 /// # Errors
-/// When there is no chance to be had, or a model, an adapter, the losses or the rows are not at hand.
+/// When there is no chance to be had, or a model, an adapter, the losses or the rows are not at
+/// hand.
 pub fn remeasure(
     subject: &Subject<'_>,
     receipt: &Receipt,
-    (data, compute): (&Dataset, &Compute),
+    sources: &Sources<'_>,
     limit: Option<usize>,
     seen: &mut dyn FnMut(usize),
 ) -> Result<Option<Remeasured>, EngineError> {
@@ -53,17 +123,27 @@ pub fn remeasure(
     };
     let versions = Versions::new(&subject.project.state());
     let split = read_split(&versions, &judged.candidate.holdout.root)?;
-    let rows = split.rows().iter().map(|row| row.row);
-    let mut rows: Vec<(usize, Digest)> = rows.enumerate().collect();
+    let mut rows: Vec<(usize, Digest)> =
+        split.rows().iter().map(|row| row.row).enumerate().collect();
     if let Some(limit) = limit {
         let mut salt = [0; 32];
         getrandom::fill(&mut salt).map_err(EngineError::Randomness)?;
         rows = picked(rows, &salt, limit);
     }
-    let texts = texts_of(&rows, data)?;
+    let texts = texts_of(&rows, sources.gate)?;
     let labels = labels_of(&versions, &judged)?;
-    let compute = compute.clone().with_precision(receipt.env.precision)?;
-    let mut differs = None;
+    let mut done = Remeasured {
+        seq: receipt.seq,
+        rows: rows.len() as u64,
+        differs: (labels != sources.labels).then_some(Difference::Labels),
+        open: Vec::new(),
+    };
+    compare_split(subject, &versions, (&judged, &split), sources, &mut done)?;
+    compare_counts(&versions, &judged, sources, &mut done)?;
+    let compute = sources
+        .compute
+        .clone()
+        .with_precision(receipt.env.precision)?;
     let sides = [
         ("before", judged.result.base_losses_hash),
         ("after", judged.result.new_losses_hash),
@@ -71,24 +151,80 @@ pub fn remeasure(
     for (when, hash) in sides {
         let losses = versions.losses(&hash)?;
         let losses = losses.ok_or_else(|| EngineError::LossesLost(versions.losses_file(&hash)))?;
-        let measured = match &losses.measured.class_counts {
-            Some(counts) => {
-                let shares = crate::gate::ClassShares::counted(counts.clone());
-                texts.iter().map(|(_, label)| shares.loss(*label)).collect()
-            }
+        let measured: Vec<(f64, bool)> = match &losses.measured.class_counts {
+            Some(counts) => guessed(&ClassShares::counted(counts.clone()), &texts),
             None => {
                 let path = model_folder(subject, &versions, losses.measured.model)?;
                 let judge = Judge::load(&path, &losses.measured, &labels, &versions, &compute)?;
-                judge.outcome(&texts, seen)?.losses
+                let outcome = judge.outcome(&texts, seen)?;
+                outcome.losses.into_iter().zip(outcome.correct).collect()
             }
         };
-        differs = differs.or_else(|| first_difference(when, &rows, &losses, &measured));
+        done.differs = done
+            .differs
+            .or_else(|| first_difference(when, &rows, &losses, &measured));
     }
-    Ok(Some(Remeasured {
-        seq: receipt.seq,
-        rows: rows.len() as u64,
-        differs,
-    }))
+    Ok(Some(done))
+}
+
+/// Whether the split is what the gate's files make: all of their different texts, in their order.
+fn compare_split(
+    subject: &Subject<'_>,
+    versions: &Versions,
+    (judged, split): (&Judged<'_>, &Split),
+    sources: &Sources<'_>,
+    done: &mut Remeasured,
+) -> Result<(), EngineError> {
+    let Some(key) = HoldoutKey::load(&subject.project.holdout_key())? else {
+        return Ok(());
+    };
+    let base = model_folder(subject, versions, judged.candidate.base)?;
+    let max_tokens = judged.candidate.terms.max_tokens as usize;
+    let today = split_of_files(&base, sources.gate, max_tokens, &key.salt())?;
+    if today != *split {
+        done.open.push(format!(
+            "its split has {} of the {} different texts of the gate's files as they are now",
+            today.shares_with(split),
+            today.rows().len()
+        ));
+    }
+    Ok(())
+}
+
+/// Counts the classes of the rows that were trained on, where they are still at hand.
+fn compare_counts(
+    versions: &Versions,
+    judged: &Judged<'_>,
+    sources: &Sources<'_>,
+    done: &mut Remeasured,
+) -> Result<(), EngineError> {
+    let Some(said) = &judged.result.base.class_counts else {
+        return Ok(());
+    };
+    let rows = sources.train.rows.iter();
+    let known: HashMap<Digest, usize> = rows.map(|row| (row.digest(), row.label)).collect();
+    let trained = versions.rows_of(&judged.candidate.adapter)?;
+    let classes: Option<Vec<usize>> = trained.iter().map(|row| known.get(row).copied()).collect();
+    match classes {
+        Some(classes) => {
+            let counts = ClassShares::of(classes, sources.labels.len());
+            if counts.counts() != said {
+                let counted = Difference::Counts(counts.counts().to_vec());
+                done.differs.get_or_insert(counted);
+            }
+        }
+        None => done
+            .open
+            .push("not all rows that it was trained on are in the data any more, so their classes were not counted".into()),
+    }
+    Ok(())
+}
+
+/// What a model without a head says.
+fn guessed(shares: &ClassShares, texts: &[(&str, usize)]) -> Vec<(f64, bool)> {
+    let rows = texts.iter();
+    rows.map(|(_, label)| (shares.loss(*label), *label == shares.guess()))
+        .collect()
 }
 
 /// So many rows, in their order; which ones follows from the salt.
@@ -146,20 +282,26 @@ fn first_difference(
     when: &'static str,
     rows: &[(usize, Digest)],
     losses: &Losses,
-    measured: &[f64],
+    measured: &[(f64, bool)],
 ) -> Option<Difference> {
-    rows.iter().zip(measured).find_map(|((at, _), measured)| {
-        let kept = losses.rows.get(*at).copied().unwrap_or(f64::NAN);
-        (kept.to_bits() != measured.to_bits()).then_some(Difference {
-            row: *at as u64 + 1,
-            when,
-            kept,
-            measured: *measured,
+    rows.iter()
+        .zip(measured)
+        .find_map(|((at, _), (measured, answer))| {
+            let row = *at as u64 + 1;
+            let kept = losses.rows.get(*at).copied().unwrap_or(f64::NAN);
+            if kept.to_bits() != measured.to_bits() {
+                return Some(Difference::Loss {
+                    row,
+                    when,
+                    kept,
+                    measured: *measured,
+                });
+            }
+            (losses.correct.get(*at) != Some(answer)).then_some(Difference::Answer { row, when })
         })
-    })
 }
 
-/// The newest verdicts of a chain, the newest first.
+/// The newest verdict of a chain.
 ///
 /// # Errors
 /// When the chain cannot be read.

@@ -1,13 +1,13 @@
 //! The gate splits: each file is what its root says, and each look names the earlier splits that
 //! share rows with its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Case;
 use super::report::{Report, Tally, place};
 use crate::digest::Digest;
 use crate::engine::{EngineError, read_split};
-use crate::gate::{Salt, Split};
+use crate::gate::{Salt, Split, SplitRow, TextKey};
 use crate::receipts::{Holdout, Kind, Receipt, Share};
 
 pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineError> {
@@ -40,7 +40,8 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
             continue;
         }
         let end = read(case, &key.salt(), holdout.root, &mut known)
-            .and_then(|()| look_is_of(&receipt, holdout, &known));
+            .and_then(|()| look_is_of(&receipt, holdout, &known))
+            .and_then(|()| nothing_trained_on(case, &receipt, holdout, &known));
         tally.take(&at, end);
     }
     tally.report(
@@ -66,7 +67,58 @@ fn read(
     if split.root(salt) != root {
         return Err("holdout.root: the rows of its split have another one".into());
     }
+    let texts = |split: &Split| -> HashMap<Digest, TextKey> {
+        split.rows().iter().map(|row| (row.row, row.key)).collect()
+    };
+    let mine = texts(&split);
+    if mine.len() != split.rows().len() {
+        return Err("holdout.root: a row is twice in its split".into());
+    }
+    // Equal rows have equal texts, whatever keys are said of them.
+    for (other, rows) in known.iter() {
+        let is_denied = |row: &&SplitRow| {
+            let here = mine.get(&row.row);
+            here.is_some_and(|key| key.by_text() != row.key.by_text())
+        };
+        if rows.rows().iter().any(|row| is_denied(&row)) {
+            return Err(format!(
+                "holdout.shares: a row of the split {} is here under the key of another text",
+                other.short()
+            ));
+        }
+    }
     known.insert(root, split);
+    Ok(())
+}
+
+/// Whether no row of a split is one that the candidate, or what it was made from, was trained on.
+fn nothing_trained_on(
+    case: &Case<'_>,
+    receipt: &Receipt,
+    holdout: &Holdout,
+    known: &BTreeMap<Digest, Split>,
+) -> Result<(), String> {
+    let (Some(split), Some(base)) = (known.get(&holdout.root), receipt.base_model_hash) else {
+        return Ok(());
+    };
+    let line = case.records.standing().line(&receipt.pipeline);
+    let lineage = line.map_or_else(Vec::new, |line| line.lineage(base));
+    let adapters = lineage.iter().map(|version| version.adapter);
+    let gone = |adapter: &Digest| case.records.standing().is_collected(adapter);
+    let rows: HashSet<Digest> = split.rows().iter().map(|row| row.row).collect();
+    for adapter in adapters
+        .chain(receipt.adapter_hash)
+        .filter(|adapter| !gone(adapter))
+    {
+        let trained = case.versions.rows_of(&adapter);
+        let trained = trained.map_err(|error| error.to_string())?;
+        if trained.iter().any(|row| rows.contains(row)) {
+            return Err(format!(
+                "holdout.root: rows of its split were trained on, by the adapter {}",
+                adapter.short()
+            ));
+        }
+    }
     Ok(())
 }
 

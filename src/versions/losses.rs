@@ -35,6 +35,19 @@ pub struct Measured {
     pub class_counts: Option<Vec<u64>>,
 }
 
+impl Measured {
+    /// Whether all that the losses depend on is here: a card may add in another order.
+    pub fn is_exact(&self) -> bool {
+        let arithmetic = self.arithmetic.as_ref();
+        arithmetic.is_none_or(|arithmetic| arithmetic.backend == Backend::Kernels)
+    }
+
+    /// As the first line of a file.
+    pub fn to_text(&self) -> String {
+        serde_json_canonicalizer::to_string(self).unwrap_or_default()
+    }
+}
+
 /// What decides how numbers are rounded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,7 +87,7 @@ impl Losses {
     /// The file's bytes: what they depend on as one line of JSON, then a line for each row, its
     /// loss as the shortest decimal that gives the same double, and 1 or 0.
     pub fn to_text(&self) -> String {
-        let header = serde_json_canonicalizer::to_string(&self.measured).unwrap_or_default();
+        let header = self.measured.to_text();
         let rows = self.rows.iter().zip(&self.correct);
         let rows = rows.map(|(loss, correct)| format!("{loss} {}\n", u8::from(*correct)));
         format!("{header}\n{}", rows.collect::<String>())

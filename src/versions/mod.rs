@@ -155,12 +155,20 @@ impl Versions {
     pub fn trained_rows(&self, lineage: &[&Version]) -> Result<HashMap<Digest, u64>, VersionError> {
         let mut counts = HashMap::new();
         for version in lineage {
-            let text = files::read_text(&self.adapter(&version.adapter).join(ROWS_FILE))?;
-            for digest in text.lines().filter_map(|line| line.parse().ok()) {
+            for digest in self.rows_of(&version.adapter)? {
                 *counts.entry(digest).or_default() += 1;
             }
         }
         Ok(counts)
+    }
+
+    /// The rows that an adapter was trained on, in the order of use.
+    ///
+    /// # Errors
+    /// When their list cannot be read.
+    pub fn rows_of(&self, adapter: &Digest) -> Result<Vec<Digest>, VersionError> {
+        let text = files::read_text(&self.adapter(adapter).join(ROWS_FILE))?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
     /// What the texts of these rows are.

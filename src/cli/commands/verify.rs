@@ -26,7 +26,8 @@ pub fn run(context: &Context<'_>, args: &VerifyArgs) -> Result<Exit, CliError> {
     })?;
     if report.holds() {
         if let Some(rows) = args.remeasure {
-            again::remeasured(context, &subject, rows, &mut progress, &mut report)?;
+            let asked = (rows, args.seq);
+            again::remeasured(context, &subject, asked, &mut progress, &mut report)?;
         }
         if let Some(seq) = args.replay {
             again::replayed(context, &subject, seq, &mut progress, &mut report)?;

@@ -14,7 +14,7 @@ use crate::pipeline::{Task, Work};
 use crate::plan::WorkFacts;
 use crate::standing::Standing;
 
-pub use lora::{Recipe, Rerun, gate_cautions, read_split, rerun, select_rows};
+pub use lora::{Recipe, Rerun, gate_cautions, read_split, rerun, select_rows, split_of_files};
 
 use index::IndexJob;
 use lora::LoraJob;

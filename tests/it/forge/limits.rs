@@ -68,12 +68,12 @@ pub const LIMITS: [Limit; 9] = [
         of: is_undone,
     },
     Limit {
-        line: "what a run that ended before its look was at",
+        line: "what a run without a verdict was at",
         members: &["task_kind", "holdout*", "train*"],
         of: ended_early,
     },
     Limit {
-        line: "earlier indexes",
+        line: "that the vectors of an index",
         members: &["index*"],
         of: any,
     },

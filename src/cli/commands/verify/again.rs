@@ -8,69 +8,66 @@ use crate::engine::{EngineError, Event, Workspace, open_records};
 use crate::pipeline::Task;
 use crate::receipts::Receipt;
 use crate::units::{Joules, Watts, count};
-use crate::verify::{Report, Status, Subject, newest_verdict, remeasure, replay};
+use crate::verify::{Report, Sources, Status, Subject, newest_verdict, remeasure, replay};
 use crate::words::Backend;
 
-/// Measures the newest verdict again.
+/// Measures a verdict again: so many rows of it, and that of a receipt or the newest one.
 pub(super) fn remeasured(
     context: &Context<'_>,
     subject: &Subject<'_>,
-    rows: usize,
+    (rows, seq): (usize, Option<u64>),
     progress: &mut Progress<'_>,
     report: &mut Report,
 ) -> Result<(), CliError> {
-    let Some(receipt) = newest_verdict(subject)? else {
-        report.add("remeasure", Status::Unchecked, "no update was judged yet");
-        return Ok(());
+    let receipt = match seq {
+        Some(seq) => receipt_of(context, seq)?,
+        None => newest_verdict(subject)?.ok_or_else(|| {
+            CliError::invalid("no update was judged yet, so there is nothing to measure")
+        })?,
     };
-    let Some(workspace) = workspace_of(context, &receipt)? else {
-        report.add("remeasure", Status::Unchecked, no_pipeline(&receipt));
-        return Ok(());
-    };
+    let workspace = workspace_of(context, &receipt)?;
     let (task, path) = gate_of(&workspace, &receipt)?;
-    let data = workspace.split_rows(task, &path)?;
     let limit = (rows > 0).then_some(rows);
     progress.show(stage("measuring again", 0));
     let compute = context.compute()?;
-    let done = remeasure(subject, &receipt, (&data, &compute), limit, &mut |done| {
+    let sources = Sources {
+        gate: &workspace.split_rows(task, &path)?,
+        train: &workspace.rows(task)?,
+        labels: &workspace.pipeline.labels,
+        compute: &compute,
+    };
+    let done = remeasure(subject, &receipt, &sources, limit, &mut |done| {
         progress.show(going_on(done));
     })?;
-    let Some(done) = done else {
-        return Ok(());
-    };
+    let done = done.ok_or_else(|| {
+        CliError::invalid(format!("receipt {} is no verdict to measure", receipt.seq))
+    })?;
     let exact = receipt.env.backend == Backend::Kernels && compute.is_cpu();
-    match done.differs {
-        None => report.add(
-            "remeasure",
+    let (status, text) = match &done.differs {
+        None => (
             Status::Ok,
             format!(
-                "seq {}: {} rows measured again, before and after, to the last bit",
-                done.seq,
+                "{} rows measured again, before and after, to the last bit",
                 count(done.rows)
             ),
         ),
-        Some(row) => report.add(
-            "remeasure",
-            if exact {
-                Status::Failed
-            } else {
-                Status::Unchecked
-            },
-            format!(
-                "seq {}: row {} of its split lost {} {} the update, and {} is kept{}",
-                done.seq,
-                row.row,
-                row.measured,
-                row.when,
-                row.kept,
-                if exact {
-                    ""
-                } else {
-                    "; another device rounds otherwise"
-                }
-            ),
+        Some(differs) if !exact && differs.may_be_rounding() => (
+            Status::Unchecked,
+            format!("{differs}; another device rounds otherwise"),
         ),
-    }
+        Some(differs) => (Status::Failed, differs.to_string()),
+    };
+    let open = if done.open.is_empty() {
+        Status::Ok
+    } else {
+        Status::Unchecked
+    };
+    let text = std::iter::once(text).chain(done.open).collect::<Vec<_>>();
+    report.add(
+        "remeasure",
+        status.max(open),
+        format!("seq {}: {}", done.seq, text.join("; ")),
+    );
     Ok(())
 }
 
@@ -82,14 +79,8 @@ pub(super) fn replayed(
     progress: &mut Progress<'_>,
     report: &mut Report,
 ) -> Result<(), CliError> {
-    let entry = open_records(&context.project)?.chain().find(seq)?;
-    let entry =
-        entry.ok_or_else(|| CliError::invalid(format!("there is no receipt {seq} to replay")))?;
-    let receipt = entry.receipt;
-    let Some(workspace) = workspace_of(context, &receipt)? else {
-        report.add("replay", Status::Unchecked, no_pipeline(&receipt));
-        return Ok(());
-    };
+    let receipt = receipt_of(context, seq)?;
+    let workspace = workspace_of(context, &receipt)?;
     let task = task_of(&workspace, &receipt)?;
     let data = workspace.rows(task)?;
     let steps = receipt.train.as_ref().map_or(0, |train| train.steps);
@@ -147,15 +138,14 @@ fn going_on(done: usize) -> Event {
     }
 }
 
-fn no_pipeline(receipt: &Receipt) -> String {
-    format!(
-        "seq {}: no file in pipelines/ or beside cryo.toml declares the pipeline {}",
-        receipt.seq, receipt.pipeline
-    )
+fn receipt_of(context: &Context<'_>, seq: u64) -> Result<Receipt, CliError> {
+    let entry = open_records(&context.project)?.chain().find(seq)?;
+    let entry = entry.ok_or_else(|| CliError::invalid(format!("there is no receipt {seq}")))?;
+    Ok(entry.receipt)
 }
 
 /// The pipeline of a receipt, from the files of the project.
-fn workspace_of(context: &Context<'_>, receipt: &Receipt) -> Result<Option<Workspace>, CliError> {
+fn workspace_of(context: &Context<'_>, receipt: &Receipt) -> Result<Workspace, CliError> {
     let folders = [
         context.project.pipelines(),
         context.project.root().to_owned(),
@@ -165,14 +155,17 @@ fn workspace_of(context: &Context<'_>, receipt: &Receipt) -> Result<Option<Works
         let opened = Workspace::open(context.project.clone(), context.settings.clone(), &file);
         match opened {
             Ok(workspace) if workspace.pipeline.name == receipt.pipeline => {
-                return Ok(Some(workspace));
+                return Ok(workspace);
             }
             // Another file, or no pipeline at all.
             Ok(_) | Err(EngineError::Pipeline(..) | EngineError::Settings(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(None)
+    Err(CliError::invalid(format!(
+        "no file in pipelines/ or beside cryo.toml declares the pipeline {} of receipt {}, so its rows are not known",
+        receipt.pipeline, receipt.seq
+    )))
 }
 
 fn task_of<'a>(workspace: &'a Workspace, receipt: &Receipt) -> Result<&'a Task, CliError> {

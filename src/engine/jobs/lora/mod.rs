@@ -16,7 +16,7 @@ pub use recipe::Recipe;
 pub use rerun::{Rerun, rerun};
 pub use select::select_rows;
 pub use small_gate::gate_cautions;
-pub use splits::read_split;
+pub use splits::{read_split, split_of_files};
 
 use super::Ending;
 use crate::clock::Timestamp;

@@ -43,6 +43,14 @@ impl Recipe {
         serde_json::from_slice(bytes).ok()
     }
 
+    /// What the adapter looks like on a model of this configuration.
+    ///
+    /// # Errors
+    /// When the model has not the layers that are named.
+    pub fn shape(&self, config: &ModelConfig) -> Result<LoraShape, AdapterError> {
+        lora_shape(&self.settings, config)
+    }
+
     /// Digest of the settings alone.
     pub fn config_hash(&self) -> Digest {
         config_hash(&self.settings)

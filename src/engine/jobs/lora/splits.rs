@@ -1,6 +1,8 @@
 //! The holdout splits of an update, and what must not be in two places: no text of a split is
 //! trained on, nor is it in another split, as far as the model can tell.
 
+use std::path::Path;
+
 use super::super::Surroundings;
 use crate::dataset::Dataset;
 use crate::digest::Digest;
@@ -8,7 +10,7 @@ use crate::engine::error::EngineError;
 use crate::engine::view::View;
 use crate::files;
 use crate::gate::{NORMALISATION, Salt, Split, SplitRow, TextKey, TextSet, distinct, shared};
-use crate::model::TextTokenizer;
+use crate::model::{Folder, TextTokenizer};
 use crate::pipeline::{LoraSettings, Task};
 use crate::receipts::{Holdout, Leakage, Share};
 use crate::versions::Versions;
@@ -191,6 +193,31 @@ pub fn read_split(versions: &Versions, root: &Digest) -> Result<Split, EngineErr
         .map_err(|error| error.to_string())
         .and_then(|text| Split::parse(&text).map_err(|error| error.to_string()));
     split.map_err(|cause| EngineError::SplitDamaged { path, cause })
+}
+
+/// The split that the gate's files make today, as a model sees them, and how many different texts
+/// are in it.
+///
+/// # Errors
+/// When the model's words cannot be read.
+pub fn split_of_files(
+    model: &Path,
+    data: &Dataset,
+    max_tokens: usize,
+    salt: &Salt,
+) -> Result<Split, EngineError> {
+    let (_, tokenizer) = Folder::read_words(model)?;
+    let eyes = Eyes {
+        tokenizer: &tokenizer,
+        max_tokens,
+    };
+    let keys = eyes.keys(data)?;
+    let gate = only_distinct(Keyed {
+        name: "gate",
+        data: data.clone(),
+        keys,
+    });
+    eyes.split(salt, &gate)
 }
 
 /// What a receipt says of the gate split.
