@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use super::Case;
-use super::folders::model_folder;
 use crate::digest::Digest;
 use crate::engine::Recipe;
 use crate::files;
@@ -114,7 +113,7 @@ fn labels_are(case: &Case<'_>, receipt: &Receipt, recipe: &Recipe) -> Result<(),
             recipe.labels.len()
         ));
     }
-    let Some(base) = model_folder(case, recipe.base_model_hash) else {
+    let Some(base) = case.model_folder(recipe.base_model_hash) else {
         return Ok(());
     };
     let line = case.records.standing().line(&receipt.pipeline);
@@ -139,7 +138,7 @@ fn labels_are(case: &Case<'_>, receipt: &Receipt, recipe: &Recipe) -> Result<(),
 
 /// PEFT's configuration, byte by byte.
 fn follows(case: &Case<'_>, recipe: &Recipe, text: &str) -> Result<(), String> {
-    let Some(base) = model_folder(case, recipe.base_model_hash) else {
+    let Some(base) = case.model_folder(recipe.base_model_hash) else {
         return Ok(());
     };
     let config = config_in(&base)?;

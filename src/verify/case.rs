@@ -1,5 +1,8 @@
 //! What is verified, and what every check works with.
 
+use std::path::PathBuf;
+
+use crate::digest::Digest;
 use crate::engine::EngineError;
 use crate::gate::HoldoutKey;
 use crate::model::fetch::Cache;
@@ -28,6 +31,15 @@ pub(super) struct Case<'a> {
 }
 
 impl Case<'_> {
+    /// Where a model is: a version, or a base in the cache.
+    pub fn model_folder(&self, model: Digest) -> Option<PathBuf> {
+        let version = self.versions.folder(&model);
+        if version.is_dir() {
+            return Some(version);
+        }
+        self.cache.find(&model)
+    }
+
     /// The receipts in order.
     pub fn receipts(&self) -> Result<impl Iterator<Item = Receipt>, EngineError> {
         let payloads = self.records.chain().payloads_from(0)?;

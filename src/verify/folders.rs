@@ -2,7 +2,6 @@
 //! adapter.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use super::Case;
 use super::adapters;
@@ -57,15 +56,6 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
     Ok(())
 }
 
-/// Where a model is: a version, or a base in the cache.
-pub(super) fn model_folder(case: &Case<'_>, model: Digest) -> Option<PathBuf> {
-    let version = case.versions.folder(&model);
-    if version.is_dir() {
-        return Some(version);
-    }
-    case.cache.find(&model)
-}
-
 fn check_base(case: &Case<'_>, at: &str, (base, encodes): (Digest, bool), bases: &mut Tally) {
     let mut lines = case.records.standing().lines().values();
     let is_version = lines.any(|line| line.version_of(base).is_some());
@@ -111,7 +101,7 @@ fn check_merge(case: &Case<'_>, receipt: &Receipt, at: &str, merges: &mut Tally)
         ));
         return;
     }
-    let Some(path) = model_folder(case, base) else {
+    let Some(path) = case.model_folder(base) else {
         merges.absent(format!("{at}: its base is not here"));
         return;
     };
