@@ -245,7 +245,7 @@ impl EngineError {
                 Some("restore it from a backup; nothing was spent".into())
             }
             Self::NoNote(_) => Some(
-                "restore it from a backup, or remove it: the lease is then charged in full when its time is over".into(),
+                "restore it from a backup, or remove it: a lease of this project's bucket is found without it, and one of an agent is charged in full when its time is over".into(),
             ),
             Self::NoRecipe(_) | Self::NoSuchRow { .. } => {
                 Some("it can be trained again only with the files and rows it was trained with".into())

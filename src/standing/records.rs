@@ -121,6 +121,8 @@ impl Records {
     ) -> Result<Self, RecordsError> {
         let keyring = Keyring::load(&files.keys)?;
         let chain = Chain::at(files.chain.clone(), keyring, covers.place);
+        // Before the chain is read: what a run beside this writes meanwhile is then never missing.
+        let mark = Mark::read(&files.mark)?;
         let mut records = Self {
             chain,
             standing,
@@ -132,7 +134,7 @@ impl Records {
             files,
         };
         records.catch_up()?;
-        records.compare_mark()?;
+        records.compare_mark(mark)?;
         if records.chain.end().lines >= records.covered + CHECKPOINT_AFTER {
             records.save();
         }
@@ -160,12 +162,12 @@ impl Records {
         Ok(())
     }
 
-    fn compare_mark(&self) -> Result<(), RecordsError> {
+    fn compare_mark(&self, mark: Option<Mark>) -> Result<(), RecordsError> {
         // What a torn line is about to lose or to gain is not known yet.
         if self.tail == Tail::Torn {
             return Ok(());
         }
-        let (Some(mark), Some(first)) = (Mark::read(&self.files.mark)?, self.first) else {
+        let (Some(mark), Some(first)) = (mark, self.first) else {
             return Ok(());
         };
         let (end, path) = (self.chain.end(), &self.files.mark);

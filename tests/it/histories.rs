@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use history::{History, compile_faults, copy, remove};
-use step::{Answer, Chance, Fault, Part, Run, Step};
+use step::{Answer, Chance, Fault, Part, Run, Setting, Step};
 
 use crate::lab::Lab;
 
@@ -166,13 +166,9 @@ fn holds(steps: &[Step]) {
     }
 }
 
-const INDEX: Step = Step::Apply(Run::PLAIN);
-const LEARN: Run = Run {
-    only: Some("learn"),
-    ..Run::PLAIN
-};
+const RUN: Step = Step::Apply(Run::PLAIN);
 /// Killed when its look is announced.
-const DIES: Step = Step::Faulty(LEARN, Fault::DieAt(1, "receipts.jsonl"));
+const DIES: Step = Step::Faulty(Run::PLAIN, Fault::DieAt(1, "receipts.jsonl"));
 
 const fn first_copy(part: Part) -> Step {
     Step::PutBack {
@@ -184,29 +180,48 @@ const fn first_copy(part: Part) -> Step {
 
 #[test]
 fn an_earlier_bucket_is_charged_what_runs_that_died_were() {
-    holds(&[INDEX, Step::Keep, DIES, INDEX, first_copy(Part::Bucket)]);
+    holds(&[RUN, Step::Keep, DIES, RUN, first_copy(Part::Bucket)]);
 }
 
 #[test]
 fn a_lease_that_is_open_again_is_charged_what_its_receipt_says() {
     // With its note, and without.
     for part in [Part::State, Part::Bucket] {
-        holds(&[INDEX, DIES, Step::Keep, INDEX, first_copy(part)]);
+        holds(&[RUN, DIES, Step::Keep, RUN, first_copy(part)]);
     }
 }
 
 #[test]
 fn a_look_whose_lease_an_earlier_bucket_does_not_know_is_answered_and_charged() {
-    holds(&[INDEX, Step::Keep, DIES, first_copy(Part::Bucket), INDEX]);
+    holds(&[RUN, Step::Keep, DIES, first_copy(Part::Bucket), RUN]);
 }
 
 #[test]
 fn a_look_without_the_note_of_its_lease_is_answered_and_charged() {
     let removed = Step::Remove(Part::OpenLease, Answer::GoOn);
-    holds(&[INDEX, DIES, removed, INDEX]);
+    holds(&[RUN, DIES, removed, RUN]);
     // Nor is a run that had announced nothing yet forgotten.
-    let early = Step::Faulty(LEARN, Fault::DieAt(2, "journal.jsonl"));
-    holds(&[INDEX, early, removed, INDEX]);
+    let early = Step::Faulty(Run::PLAIN, Fault::DieAt(2, "journal.jsonl"));
+    holds(&[RUN, early, removed, RUN]);
+}
+
+#[test]
+fn a_holdout_key_on_which_no_look_rests_may_be_lost() {
+    let poor = Run {
+        setting: Setting::Poor,
+        ..Run::PLAIN
+    };
+    let lost = Step::Remove(Part::HoldoutKey, Answer::GoOn);
+    holds(&[Step::Apply(poor), lost, Step::Apply(poor)]);
+}
+
+#[test]
+fn a_verification_beside_a_run_finds_no_fault_in_what_is_being_written() {
+    holds(&[
+        RUN,
+        Step::VerifyBeside(Run::PLAIN),
+        Step::VerifyBeside(Run::PLAIN),
+    ]);
 }
 
 #[test]

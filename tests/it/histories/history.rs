@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
@@ -104,6 +104,15 @@ impl History {
                 self.keep(&format!("kept-{}", self.kept));
                 self.kept += 1;
             }
+            Step::KeepDuring(run, millis) => {
+                let child = self.start(run);
+                thread::sleep(Duration::from_millis(millis));
+                self.keep(&format!("kept-{}", self.kept));
+                self.kept += 1;
+                let ran = ran(child.wait_with_output().unwrap());
+                expect(&ran, "cryo apply, copied meanwhile", &ON_RECORD)?;
+            }
+            Step::VerifyBeside(run) => self.verify_beside(run)?,
             Step::PutBack { copy, part, answer } => {
                 let Some(copy) = copy.checked_rem(self.kept as u64) else {
                     return Ok(());
@@ -167,13 +176,28 @@ impl History {
         }
     }
 
-    fn killed(&self, run: Run, millis: u64) {
+    fn start(&self, run: Run) -> Child {
         let args = self.write_pipeline(run);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let mut child = self.lab.start(&args);
+        self.lab.start(&args)
+    }
+
+    fn killed(&self, run: Run, millis: u64) {
+        let mut child = self.start(run);
         thread::sleep(Duration::from_millis(millis));
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    fn verify_beside(&self, run: Run) -> Checked {
+        let mut child = self.start(run);
+        while child.try_wait().unwrap().is_none() {
+            expect(&self.verify(), "cryo verify beside a run", &[0, 11])?;
+            let listed = self.lab.cryo(&["history"]);
+            expect(&listed, "cryo history beside a run", &[0])?;
+        }
+        let ran = ran(child.wait_with_output().unwrap());
+        expect(&ran, "cryo apply, verified meanwhile", &ON_RECORD)
     }
 
     fn two(&self, one: Run, other: Run) -> Checked {
@@ -182,8 +206,8 @@ impl History {
             setting: one.setting,
             ..other
         };
-        let started = [one, other].map(|run| {
-            let args = self.write_pipeline(run);
+        let started = [one, other].map(|run| self.write_pipeline(run));
+        let started = started.map(|args| {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             self.lab.start(&args)
         });
@@ -522,8 +546,9 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
 pub fn copy(from: &Path, to: &Path) {
     if from.symlink_metadata().is_ok() {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
-        let done = Command::new("cp").arg("-a").arg(from).arg(to).status();
-        assert!(done.unwrap().success());
+        // Beside a run, a file may go before it is copied.
+        let mut copying = Command::new("cp");
+        copying.arg("-a").arg(from).arg(to).output().unwrap();
     }
 }
 

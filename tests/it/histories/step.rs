@@ -49,6 +49,10 @@ pub enum Step {
     Cut(u64),
     /// A copy is kept of `.cryo`, `receipts` and `cache`.
     Keep,
+    /// The same, so many milliseconds after a run has begun.
+    KeepDuring(Run, u64),
+    /// `cryo verify` over and over while a run goes on.
+    VerifyBeside(Run),
     /// A part of an earlier copy is put back; what was not there then is removed.
     PutBack {
         copy: u64,
@@ -269,7 +273,9 @@ impl Step {
             },
             61..=62 => Self::Torn,
             63 => Self::Cut(chance.one_of(&[1, 2, 40])),
-            64..=72 => Self::Keep,
+            64..=69 => Self::Keep,
+            70..=71 => Self::KeepDuring(Run::by(chance), 50 + chance.below(400)),
+            72 => Self::VerifyBeside(Run::by(chance)),
             73..=88 => Self::PutBack {
                 copy: chance.below(100),
                 part: chance.one_of(&PUT_BACK),
@@ -292,11 +298,11 @@ impl Answer {
 }
 
 impl Run {
-    /// One that does what is to be done and is not refused.
+    /// One that goes on record, whatever there was before.
     pub const PLAIN: Self = Self {
         pipeline: "lab",
         setting: Setting::Easy,
-        only: Some("index"),
+        only: Some("learn"),
     };
 
     fn by(chance: &mut Chance) -> Self {
