@@ -39,7 +39,8 @@ pub enum WorkFacts {
         rows: u64,
         /// Rows whose vectors are not there yet.
         missing: u64,
-        /// Rows that are in the index and no longer in the data; `None` if the two agree.
+        /// Rows that are in the index and no longer in the data; `None` if the two agree and the
+        /// newest receipt names the index.
         stale: Option<u64>,
     },
     /// An update of the model.
@@ -215,7 +216,10 @@ fn index_decision(rows: u64, missing: u64, stale: Option<u64>) -> (Decision, Str
             };
             return (Decision::Skip, reason);
         }
-        (0, Some(0)) => format!("the {} have another order", counted(rows, "row")),
+        (0, Some(0)) => format!(
+            "the {} have another order, or no receipt names their index",
+            counted(rows, "row")
+        ),
         (0, Some(stale)) => format!("{} to remove", counted(stale, "row")),
         _ => format!(
             "{} of {} {} not in the index",

@@ -14,7 +14,7 @@ use crate::files::{self, Access, FileError, Stamp};
 use crate::receipts::Place;
 
 /// Changes whenever the ledger's form does.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// What a checkpoint covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

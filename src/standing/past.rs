@@ -46,6 +46,8 @@ pub struct Past {
     pub attempts: BTreeMap<Digest, u64>,
     /// How much the losses varied at the newest look.
     pub gate_sd: Option<Nats>,
+    /// Digest of the index that the newest decision built.
+    pub index: Option<Digest>,
     /// Runs that reached no decision since the newest one that did.
     pub aborted_in_a_row: u64,
 }
@@ -83,6 +85,7 @@ impl Past {
         let joules = receipt.joules_spent.unwrap_or_default();
         let gross = receipt.energy.as_ref().map(|energy| energy.joules_gross);
         let joules_gross = gross.unwrap_or(joules);
+        self.index = receipt.index.as_ref().map(|index| index.index_hash);
         self.aborted_in_a_row = 0;
         self.decisions += 1;
         self.joules += joules;

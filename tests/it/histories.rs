@@ -206,6 +206,27 @@ fn a_look_without_the_note_of_its_lease_is_answered_and_charged() {
 }
 
 #[test]
+fn an_index_that_was_replaced_by_a_run_that_died_goes_on_record_with_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut history = History::new(&compile_faults(folder.path()));
+    let index = Run {
+        only: Some("index"),
+        ..Run::PLAIN
+    };
+    // The new index has its name by the time at which its folder is synced.
+    let dies = Step::Faulty(index, Fault::DieAt(1, ".cryo/index/lab"));
+    for step in [Step::Apply(index), Step::NewRows, dies, RUN] {
+        history.go(step).unwrap();
+        let replaced = step == dies || step == RUN;
+        let found = history.verify().stdout;
+        assert_eq!(found.contains("may have replaced it"), replaced, "{found}");
+    }
+    history.go(Step::Apply(index)).unwrap();
+    let found = history.verify().stdout;
+    assert!(!found.contains("UNCHECKED"), "{found}");
+}
+
+#[test]
 fn a_holdout_key_on_which_no_look_rests_may_be_lost() {
     let poor = Run {
         setting: Setting::Poor,

@@ -55,10 +55,15 @@ pub fn facts(view: &View<'_>, task: &Task) -> Result<WorkFacts, EngineError> {
     };
     let wanted = IndexState::data_hash(data.rows.iter().map(|row| row.digest()));
     if state.data == wanted {
+        let past = view
+            .standing
+            .past(&workspace.pipeline.name, &task.name.value);
+        // A run may have died between the index and its receipt.
+        let is_on_record = past.and_then(|past| past.index) == Some(state.index);
         return Ok(WorkFacts::Index {
             rows,
             missing: 0,
-            stale: None,
+            stale: (!is_on_record).then_some(0),
         });
     }
     let Ok(known) = store.present_rows(state.encoder) else {

@@ -387,7 +387,7 @@ impl History {
         }
     }
 
-    fn verify(&self) -> Ran {
+    pub fn verify(&self) -> Ran {
         self.lab.cryo(&["verify"])
     }
 
