@@ -84,6 +84,8 @@ pub fn exit_of(error: &EngineError) -> Exit {
         | EngineError::SplitDamaged { .. }
         | EngineError::HoldoutKeyLost(_)
         | EngineError::NoNote(_)
+        | EngineError::ReceiptsLost { .. }
+        | EngineError::LeaseElsewhere { .. }
         | EngineError::LossesLost(_)
         | EngineError::NoRecipe(_)
         | EngineError::Baseline(BaselineError::Edited(_))

@@ -147,6 +147,7 @@ impl Node {
             lease: lease.clone(),
             run: run.clone(),
             reserved: task.budget,
+            agent_url: self.settings.agent_url.as_ref().map(ToString::to_string),
         }
         .write(&self.project)?;
         let taken = self.agent.take(&Take {

@@ -9,8 +9,9 @@ use super::recording::Recorder;
 use super::workspace::Workspace;
 use crate::clock::Timestamp;
 use crate::energy::agent::{AgentError, JouleAgent};
-use crate::energy::{Abandoned, LeaseId, Refusal};
+use crate::energy::{Abandoned, Bucket, Ending, LeaseId, Refusal};
 use crate::id;
+use crate::project::Project;
 use crate::receipts::{Environment, Kind, Receipt};
 use crate::standing::Records;
 use crate::task::{TaskKind, TaskRun};
@@ -29,12 +30,15 @@ pub(super) struct Dead {
     run: TaskRun,
     /// What it took, where that is known.
     reserved: Option<Joules>,
+    /// The agent that lent it may not be the one that is asked now.
+    has_moved: bool,
 }
 
 impl Dead {
     /// The one that is noted.
-    pub fn noted(open: &OpenLease) -> Self {
+    pub fn noted(open: &OpenLease, has_moved: bool) -> Self {
         Self {
+            has_moved,
             lease: open.lease.clone(),
             run: open.run.clone(),
             reserved: Some(open.reserved),
@@ -51,39 +55,58 @@ impl Dead {
             lease: run.id.parse().map_err(EngineError::BadId)?,
             run,
             reserved: None,
+            has_moved: false,
         }))
     }
 
-    /// Those that hold a lease of this project's bucket and were not noted: nobody else takes one.
-    pub fn unnoted(
-        records: &Records,
-        workspace: &Workspace,
-        agent: &dyn JouleAgent,
-    ) -> Result<Vec<Self>, EngineError> {
+    /// Those whose lease of this project's bucket nobody settled, and which were not noted: nobody
+    /// else takes one.
+    pub fn unnoted(records: &Records, workspace: &Workspace) -> Result<Vec<Self>, EngineError> {
         let mut found = Vec::new();
-        if bucket_opener(&workspace.project)? != Some(Opener::Command) {
+        let journal = Bucket::audit(&workspace.project.bucket())?;
+        let is_ours = bucket_opener(&workspace.project)? == Some(Opener::Command);
+        let Some(journal) = journal.filter(|_| is_ours) else {
             return Ok(found);
-        }
-        for view in agent.bucket()?.leases {
-            if id::number(&view.lease).is_none() {
+        };
+        for (lease, story) in &journal.leases {
+            let is_run = id::number(lease.as_str()).is_some();
+            let ended = ended_run(records, lease.as_str())?;
+            let is_unsettled = match story.end {
+                None => true,
+                Some(end) => end.how == Ending::Forfeited && ended.is_none(),
+            };
+            if !is_run || !is_unsettled {
                 continue;
             }
-            let run = match ended_run(records, &view.lease)? {
-                Some(receipt) => run_of(&receipt),
-                None => known_task(records, workspace, &view.purpose)?,
+            let run = match (&ended, &story.purpose) {
+                (Some(receipt), _) => run_of(receipt),
+                (None, Some(purpose)) => known_task(records, workspace, purpose)?,
+                (None, None) => None,
             };
             // Whose it is shows in a run of its own pipeline.
             let Some(run) = run else { continue };
             found.push(Self {
-                lease: view.lease.parse().map_err(EngineError::BadId)?,
+                lease: lease.clone(),
                 run: TaskRun {
-                    id: view.lease,
+                    id: lease.as_str().to_owned(),
                     ..run
                 },
-                reserved: Some(view.reserved_j),
+                reserved: Some(story.reserved),
+                has_moved: false,
             });
         }
         Ok(found)
+    }
+
+    /// Notes it, so that a crash between its charge and its receipt costs neither.
+    pub fn note(&self, project: &Project) -> Result<(), EngineError> {
+        OpenLease {
+            lease: self.lease.clone(),
+            run: self.run.clone(),
+            reserved: self.reserved.unwrap_or_default(),
+            agent_url: None,
+        }
+        .write(project)
     }
 
     /// Charges the lease, once, and writes the receipt of a run that has none.
@@ -140,12 +163,12 @@ impl Dead {
                 }
                 match self.reserved {
                     // It was noted and never taken.
-                    _ if !has_announced => Ok(None),
-                    None => Ok(Some(End::Lost)),
-                    Some(reserved) => {
+                    _ if !has_announced && !self.has_moved => Ok(None),
+                    Some(reserved) if !self.has_moved => {
                         agent.charge_missed(&self.lease, reserved, reserved)?;
                         Ok(Some(End::Forgotten(reserved)))
                     }
+                    _ => Ok(Some(End::Lost)),
                 }
             }
             Err(error) => Err(error.into()),

@@ -155,6 +155,28 @@ pub enum EngineError {
     /// An id of ours was refused.
     #[error("an id of a run was refused: {0}")]
     BadId(String),
+    /// The bucket knows runs whose receipts are not here.
+    #[error("receipts are missing: the bucket in {} charged the lease {lease} of {run}, and {} does not tell of it; an older copy was put back, or its end was cut off", bucket.display(), receipts.display())]
+    ReceiptsLost {
+        /// The chain.
+        receipts: PathBuf,
+        /// The bucket.
+        bucket: PathBuf,
+        /// The first of their leases.
+        lease: String,
+        /// The pipeline and task of it.
+        run: String,
+    },
+    /// A run died under a lease of another bucket than the one that is used now.
+    #[error("a run of {run} died under a lease {}, as {} says, and it can be settled only there", whose_lease(agent_url.as_ref()), note.display())]
+    LeaseElsewhere {
+        /// The note of the lease.
+        note: PathBuf,
+        /// The pipeline and task.
+        run: String,
+        /// The agent that lent it; the project's own bucket where there is none.
+        agent_url: Option<String>,
+    },
     /// No randomness.
     #[error("the operating system provided no random numbers: {0}")]
     Randomness(getrandom::Error),
@@ -244,6 +266,14 @@ impl EngineError {
             Self::SplitLost(_) | Self::SplitDamaged { .. } | Self::HoldoutKeyLost(_) => {
                 Some("restore it from a backup; nothing was spent".into())
             }
+            Self::ReceiptsLost { bucket, .. } => Some(format!(
+                "restore the newest receipts from a backup; where there are none, move {} aside: the joules in it are lost, and the chain goes on",
+                bucket.display()
+            )),
+            Self::LeaseElsewhere { agent_url, .. } => Some(match agent_url {
+                Some(url) => format!("run `cryo apply` once with agent_url = \"{url}\" and that agent running"),
+                None => "run `cryo apply` once without `agent_url`".into(),
+            }),
             Self::NoNote(_) => Some(
                 "restore it from a backup, or remove it: a lease of this project's bucket is found without it, and one of an agent is charged in full when its time is over".into(),
             ),
@@ -296,5 +326,12 @@ impl EngineError {
             ),
             _ => None,
         }
+    }
+}
+
+fn whose_lease(agent_url: Option<&String>) -> String {
+    match agent_url {
+        Some(url) => format!("of the agent at {url}"),
+        None => "of this project's own bucket".into(),
     }
 }

@@ -20,6 +20,9 @@ pub struct OpenLease {
     pub run: TaskRun,
     /// Its size.
     pub reserved: Joules,
+    /// The agent that lent it; the bucket of this project where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_url: Option<String>,
 }
 
 impl OpenLease {

@@ -12,6 +12,7 @@ use super::rewound;
 use super::workspace::Workspace;
 use crate::project::Project;
 use crate::receipts::{Chain, Keyring};
+use crate::settings::Settings;
 use crate::standing::{Line, Records};
 use crate::versions::Head;
 
@@ -39,7 +40,19 @@ pub(super) fn after_crash(
     let project = &workspace.project;
     let noted = OpenLease::read(project)?;
     if let Some(open) = &noted {
-        Dead::noted(open).settle(recorder, around, events)?;
+        refuse_other_bucket(project, open, recorder.settings)?;
+    }
+    if recorder.settings.agent_url.is_none() {
+        rewound::refuse_lost_receipts(project, recorder.records, noted.as_ref())?;
+    }
+    if let Some(open) = &noted {
+        let asked = recorder
+            .settings
+            .agent_url
+            .as_ref()
+            .map(ToString::to_string);
+        let moved = open.agent_url != asked;
+        Dead::noted(open, moved).settle(recorder, around, events)?;
     }
     // A note that is not there any more, since an earlier copy of the state was put back, leaves
     // the run to be known by what it announced, or by its lease.
@@ -48,8 +61,10 @@ pub(super) fn after_crash(
     }
     if recorder.settings.agent_url.is_none() {
         rewound::charge_again(project, recorder.records, around.agent, events)?;
-        for dead in Dead::unnoted(recorder.records, workspace, around.agent)? {
+        for dead in Dead::unnoted(recorder.records, workspace)? {
+            dead.note(project)?;
             dead.settle(recorder, around, events)?;
+            OpenLease::clear(project)?;
         }
     }
     for (pipeline, line) in recorder.records.standing().lines() {
@@ -66,6 +81,22 @@ pub(super) fn after_crash(
         OpenLease::clear(project)?;
     }
     Ok(())
+}
+
+/// A lease is settled where it was taken.
+fn refuse_other_bucket(
+    project: &Project,
+    open: &OpenLease,
+    settings: &Settings,
+) -> Result<(), EngineError> {
+    if open.agent_url.is_some() == settings.agent_url.is_some() {
+        return Ok(());
+    }
+    Err(EngineError::LeaseElsewhere {
+        note: project.open_lease(),
+        run: format!("{}/{}", open.run.pipeline, open.run.name),
+        agent_url: open.agent_url.clone(),
+    })
 }
 
 /// How a head's file stands to the chain.

@@ -1,10 +1,12 @@
 //! A bucket whose journal is older than the chain: somebody put an earlier copy back. Joules that
 //! receipts prove to be spent do not come back with it.
 
+use super::bucket_mark::{Opener, bucket_opener};
 use super::error::EngineError;
 use super::event::{Event, Events};
+use super::open_lease::OpenLease;
 use crate::energy::agent::JouleAgent;
-use crate::energy::{Audit, Bucket, LeaseId};
+use crate::energy::{Audit, Bucket, Ending, LeaseId};
 use crate::id;
 use crate::project::Project;
 use crate::receipts::{Kind, Receipt};
@@ -19,6 +21,36 @@ struct Missed {
     charged: Joules,
     /// As far as the receipt says.
     paid_by: Option<PaidBy>,
+}
+
+/// Refuses to go on where the bucket knows of runs that ended and left a receipt, which is not here.
+pub(super) fn refuse_lost_receipts(
+    project: &Project,
+    records: &Records,
+    noted: Option<&OpenLease>,
+) -> Result<(), EngineError> {
+    if bucket_opener(project)? != Some(Opener::Command) {
+        return Ok(());
+    }
+    let Some(journal) = Bucket::audit(&project.bucket())? else {
+        return Ok(());
+    };
+    let runs = records.standing().runs();
+    let lost = journal.leases.iter().find(|(lease, story)| {
+        let left_receipt = story.end.is_some_and(|end| end.how != Ending::Forfeited);
+        let is_noted = noted.is_some_and(|open| open.lease == **lease);
+        let is_run = id::number(lease.as_str()).is_some();
+        is_run && left_receipt && !is_noted && !runs.contains(lease.as_str())
+    });
+    match lost {
+        None => Ok(()),
+        Some((lease, story)) => Err(EngineError::ReceiptsLost {
+            receipts: project.receipts(),
+            bucket: project.bucket(),
+            lease: lease.to_string(),
+            run: story.purpose.clone().unwrap_or_else(|| "a run".into()),
+        }),
+    }
 }
 
 /// Charges what the newest receipts spent and the journal does not know.

@@ -209,19 +209,13 @@ impl Books<'_> {
                 counted(self.with_agent, "run")
             ));
         }
-        let mut what = "leases have their receipts, and were charged what these say".to_owned();
         if self.older > 0 {
-            let older = format!(
+            tally.absent(format!(
                 "{} from before its journal begins",
                 counted(self.older, "run")
-            );
-            // A journal that knows none of them shows nothing.
-            if tally.is_empty() {
-                tally.absent(older);
-            } else {
-                what = format!("{what} (but for {older})");
-            }
+            ));
         }
-        tally.report(report, "bucket", &what);
+        let what = "leases have their receipts, and were charged what these say";
+        tally.report(report, "bucket", what);
     }
 }

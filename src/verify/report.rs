@@ -87,11 +87,6 @@ impl Tally {
         self.wrong.push(what.into());
     }
 
-    /// Whether nothing was looked at.
-    pub(super) const fn is_empty(&self) -> bool {
-        self.good == 0 && self.absent.is_empty() && self.wrong.is_empty()
-    }
-
     /// Takes the end of one thing that was looked at.
     pub(super) fn take(&mut self, place: &str, end: Result<(), String>) {
         match end {

@@ -124,3 +124,83 @@ fn joules_that_are_in_an_agents_bucket_are_not_offered_a_second_time() {
     );
     assert!(lab.level().abs() < 1e-9);
 }
+
+/// Starts a long update, and kills it when the chain has so many receipts.
+fn killed(lab: &Lab, receipts: usize) {
+    lab.edit("p.toml", "max_steps = 15", "max_steps = 5000");
+    let mut child = lab.start(&["apply", "p.toml", "--task", "learn"]);
+    let count = || {
+        fs::read_to_string(lab.path("receipts/receipts.jsonl"))
+            .map_or(0, |text| text.lines().count())
+    };
+    while !lab.path(".cryo/open-lease.json").exists() || count() < receipts {
+        assert!(child.try_wait().unwrap().is_none(), "the run has ended");
+        thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    lab.edit("p.toml", "max_steps = 5000", "max_steps = 15");
+}
+
+#[test]
+fn a_lease_that_a_dead_run_left_is_settled_where_it_was_taken() {
+    let (lab, server) = (Lab::new(), Lab::new());
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    killed(&lab, 1);
+    let agent = Agent::start(&server);
+    let url = ("CRYO_AGENT_URL", agent.1.as_str());
+    let refused = lab
+        .cryo_with(&["apply", "p.toml"], &[url])
+        .expect(14)
+        .stderr;
+    for words in [
+        "under a lease of this project's own bucket",
+        "once without `agent_url`",
+    ] {
+        assert!(refused.contains(words), "{words}: {refused}");
+    }
+    lab.apply().expect(0);
+    assert_eq!(lab.history()[1]["kind"], "aborted");
+    lab.cryo_with(&["apply", "p.toml"], &[url]).expect(0);
+    lab.cryo(&["verify"]).expect(0);
+}
+
+#[test]
+fn a_run_that_died_under_an_agent_is_on_record_without_it() {
+    let (lab, server) = (Lab::new(), Lab::new());
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    let agent = Agent::start(&server);
+    let line = format!("agent_url = \"{}\"\ndevice = \"cpu\"", agent.1);
+    lab.edit("cryo.toml", "device = \"cpu\"", &line);
+    killed(&lab, 1);
+    lab.edit("cryo.toml", &line, "device = \"cpu\"");
+    let refused = lab.apply().expect(14).stderr;
+    assert!(
+        refused.contains("under a lease of the agent at http://127.0.0.1:"),
+        "{refused}"
+    );
+    // The agent is gone for good, and with it what it knows.
+    drop(agent);
+    fs::remove_file(lab.path(".cryo/open-lease.json")).unwrap();
+    lab.apply().expect(0);
+    lab.cryo(&["verify"]).expect(0);
+}
+
+#[test]
+fn a_damaged_note_of_a_lease_may_be_removed() {
+    let lab = Lab::new();
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    killed(&lab, 1);
+    lab.write(".cryo/open-lease.json", "");
+    let refused = lab.apply().expect(14).stderr;
+    assert!(refused.contains("or remove it"), "{refused}");
+    fs::remove_file(lab.path(".cryo/open-lease.json")).unwrap();
+    lab.apply().expect(0);
+    let kinds: Vec<_> = lab
+        .history()
+        .iter()
+        .map(|receipt| receipt["kind"].clone())
+        .collect();
+    assert_eq!(kinds, ["decision", "aborted", "commit", "decision"]);
+    lab.cryo(&["verify"]).expect(0);
+}

@@ -65,6 +65,48 @@ fn an_earlier_bucket_gives_no_joule_back() {
 }
 
 #[test]
+fn an_earlier_chain_beside_a_later_bucket_is_refused_and_goes_on_without_its_joules() {
+    let lab = Lab::new();
+    lab.apply().expect(0);
+    for part in ["receipts", ".cryo"] {
+        copy(&lab.path(part), &lab.path(&format!("kept{part}")));
+    }
+    lab.apply().expect(0);
+    copy(&lab.path(".cryo/bucket"), &lab.path("later"));
+    put_back(&lab, "keptreceipts", "receipts");
+    put_back(&lab, "kept.cryo", ".cryo");
+    put_back(&lab, "later", ".cryo/bucket");
+    let verified = lab.cryo(&["verify"]).expect(14).stdout;
+    assert!(
+        verified.contains("has no receipt: one is missing"),
+        "{verified}"
+    );
+    let chain = fs::read(lab.path("receipts/receipts.jsonl")).unwrap();
+    let refused = lab.apply().expect(14).stderr;
+    for words in [
+        "receipts are missing: the bucket in",
+        "of lab/learn",
+        "aside",
+    ] {
+        assert!(refused.contains(words), "{words}: {refused}");
+    }
+    assert_eq!(
+        fs::read(lab.path("receipts/receipts.jsonl")).unwrap(),
+        chain
+    );
+    fs::rename(lab.path(".cryo/bucket"), lab.path("aside")).unwrap();
+    lab.apply().expect(12);
+    assert!(lab.level() < 1.0, "no second opening grant");
+    lab.cryo(&["bucket", "grant", "20000"]).expect(0);
+    lab.apply().expect(0);
+    let verified = lab.cryo(&["verify"]).expect(0).stdout;
+    assert!(
+        verified.contains("2 runs from before its journal begins"),
+        "{verified}"
+    );
+}
+
+#[test]
 fn an_earlier_state_beside_a_later_chain_goes_on_only_from_what_is_whole() {
     let lab = Lab::new();
     lab.apply().expect(0);
