@@ -26,8 +26,8 @@ pub struct Facts {
 pub struct TaskFacts {
     /// What its earlier runs came to.
     pub past: Option<Past>,
-    /// What it would find to do.
-    pub work: WorkFacts,
+    /// What it would find to do, or what is wrong with its rows.
+    pub work: Result<WorkFacts, String>,
 }
 
 /// What a task would find to do.
@@ -134,7 +134,7 @@ pub fn plan(
         let past = known.past.as_ref();
         // Taking rows out of an index computes nothing.
         let (expected, expected_gross) = match known.work {
-            WorkFacts::Index { missing: 0, .. } => (Some(Joules::ZERO), Some(Joules::ZERO)),
+            Ok(WorkFacts::Index { missing: 0, .. }) => (Some(Joules::ZERO), Some(Joules::ZERO)),
             _ => (
                 past.and_then(Past::mean_joules),
                 past.and_then(Past::mean_joules_gross),
@@ -146,10 +146,7 @@ pub fn plan(
         }
         planned.push(Planned {
             task: task.name.value.clone(),
-            kind: match known.work {
-                WorkFacts::Index { .. } => TaskKind::Index,
-                WorkFacts::Lora { .. } => TaskKind::Lora,
-            },
+            kind: task.work.kind(),
             decision,
             reason,
             expected_joules: expected,
@@ -174,7 +171,10 @@ fn decide(
     if let Some(reason) = held_up(task, earlier) {
         return (Decision::Defer, reason);
     }
-    let (decision, reason) = known.work.decision();
+    let (decision, reason) = match &known.work {
+        Ok(work) => work.decision(),
+        Err(fault) => return (Decision::Deny, fault.clone()),
+    };
     if decision != Decision::Run {
         return (decision, reason);
     }
@@ -358,21 +358,21 @@ mod tests {
                         joules_gross: joules(120),
                         ..Past::default()
                     }),
-                    work: WorkFacts::Index {
+                    work: Ok(WorkFacts::Index {
                         rows: 10,
                         missing: 3,
                         stale: None,
-                    },
+                    }),
                 },
                 TaskFacts {
                     past: None,
-                    work: WorkFacts::Lora {
+                    work: Ok(WorkFacts::Lora {
                         rows: 10,
                         unseen: 10,
                         version: 0,
                         looks: 0,
                         looks_left: 200,
-                    },
+                    }),
                 },
             ],
         }
@@ -416,20 +416,33 @@ mod tests {
     }
 
     #[test]
+    fn a_task_with_bad_rows_is_denied_and_the_others_run() {
+        let mut known = facts(1000);
+        known.tasks[1].work = Err("d.csv, line 3: the row has no label".into());
+        let [first, second] = decisions(&known).try_into().unwrap();
+        assert_eq!((first.0, second.0), (Decision::Run, Decision::Deny));
+        assert_eq!(second.1, "d.csv, line 3: the row has no label");
+        known.tasks[0].work = Err("no file matches `d.csv`".into());
+        let [first, second] = decisions(&known).try_into().unwrap();
+        assert_eq!((first.0, second.0), (Decision::Deny, Decision::Defer));
+        assert_eq!(second.1, "needs first, which is denied");
+    }
+
+    #[test]
     fn rules_and_nothing_to_do_come_before_joules() {
         let mut known = facts(0);
-        known.tasks[0].work = WorkFacts::Index {
+        known.tasks[0].work = Ok(WorkFacts::Index {
             rows: 10,
             missing: 0,
             stale: None,
-        };
-        known.tasks[1].work = WorkFacts::Lora {
+        });
+        known.tasks[1].work = Ok(WorkFacts::Lora {
             rows: 10,
             unseen: 0,
             version: 3,
             looks: 200,
             looks_left: 0,
-        };
+        });
         let [first, second] = decisions(&known).try_into().unwrap();
         assert_eq!((first.0, second.0), (Decision::Skip, Decision::Deny));
         let mut strict = facts(1000);

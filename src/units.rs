@@ -285,6 +285,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sums_end_at_the_largest_amount_and_do_not_wrap() {
+        let most = Joules::from_smallest(i64::MAX);
+        let sum: Joules = [most, most, Joules::from_smallest(1)].into_iter().sum();
+        assert_eq!(sum, most);
+        assert_eq!(most + most, most);
+        assert_eq!(-most - most, Joules::from_smallest(i64::MIN));
+    }
+
+    #[test]
     fn text_has_all_places() {
         assert_eq!(
             Joules::from_smallest(1_834_250_000).to_string(),

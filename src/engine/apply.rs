@@ -36,6 +36,8 @@ pub enum TaskOutcome {
     Skipped,
     /// A receipt was appended.
     Recorded(Box<Entry>),
+    /// Its rows are at fault, so it was denied; the receipt says why.
+    Invalid(EngineFailure),
     /// It failed; the receipt holds its joules.
     Failed(EngineFailure),
 }
@@ -47,7 +49,7 @@ pub struct EngineFailure {
     pub error: String,
     /// What would help.
     pub hint: Option<String>,
-    /// The receipt of its joules.
+    /// The receipt that says so.
     pub entry: Box<Entry>,
 }
 
@@ -61,11 +63,11 @@ struct Started<'a> {
 
 impl Node {
     /// Runs a pipeline, task by task. What each does is decided anew when its turn comes. A task
-    /// that fails does not stop those that do not need it.
+    /// that fails, or whose rows are at fault, does not stop those that do not need it.
     ///
     /// # Errors
-    /// When the records themselves cannot be written, or the data of a task is wrong: that shows
-    /// before another spends a joule.
+    /// When the records themselves cannot be read or written, or no task may go on: the model, its
+    /// classes or the device are not what the pipeline says.
     pub fn apply(
         &mut self,
         workspace: &Workspace,
@@ -75,7 +77,8 @@ impl Node {
         let mut outcomes: Vec<(String, TaskOutcome)> = Vec::new();
         let tasks = &workspace.pipeline.tasks;
         for task in tasks {
-            self.prepare(workspace, task)?;
+            // What concerns the whole run shows before a task spends a joule.
+            self.prepare(workspace, task).map(drop).or_else(of_data)?;
         }
         for task in tasks {
             if stop.asked().is_some() {
@@ -106,6 +109,13 @@ impl Node {
         stop: &Stop,
         events: Events<'_>,
     ) -> Result<TaskOutcome, EngineError> {
+        // Whatever is wrong with the rows shows before a joule is taken.
+        let job = match self.prepare(workspace, task) {
+            Err(error) if error.is_of_data() => {
+                return self.record_invalid(workspace, task, &error, events);
+            }
+            prepared => prepared?,
+        };
         // Earlier tasks of this run may have changed the head, the looks and the bucket.
         let planned = self
             .plan(workspace, std::slice::from_ref(task))?
@@ -117,7 +127,7 @@ impl Node {
                 self.record_undone(workspace, task, Kind::Denied, planned.reason, events)
             }
             // Whether there are joules is asked of the bucket itself.
-            Decision::Run | Decision::Defer => self.run_task(workspace, task, stop, events),
+            Decision::Run | Decision::Defer => self.run_task(workspace, (task, &job), stop, events),
         }
     }
 
@@ -134,12 +144,10 @@ impl Node {
     fn run_task(
         &mut self,
         workspace: &Workspace,
-        task: &Task,
+        (task, job): (&Task, &Job),
         stop: &Stop,
         events: Events<'_>,
     ) -> Result<TaskOutcome, EngineError> {
-        // Whatever is wrong with the data shows before a joule is taken.
-        let job = self.prepare(workspace, task)?;
         let run = task_run(workspace, task)?;
         self.traces.keep();
         let lease: LeaseId = run.id.parse().map_err(EngineError::BadId)?;
@@ -172,7 +180,7 @@ impl Node {
         });
         let started = Started {
             task,
-            job: &job,
+            job,
             run,
             lease,
         };
@@ -288,13 +296,48 @@ impl Node {
         reason: String,
         events: Events<'_>,
     ) -> Result<TaskOutcome, EngineError> {
+        let entry = self.put_undone(workspace, task, kind, reason, events)?;
+        Ok(TaskOutcome::Recorded(Box::new(entry)))
+    }
+
+    fn record_invalid(
+        &mut self,
+        workspace: &Workspace,
+        task: &Task,
+        error: &EngineError,
+        events: Events<'_>,
+    ) -> Result<TaskOutcome, EngineError> {
+        let cause = error.to_string();
+        let entry = self.put_undone(workspace, task, Kind::Denied, cause.clone(), events)?;
+        Ok(TaskOutcome::Invalid(EngineFailure {
+            error: cause,
+            hint: error.hint(),
+            entry: Box::new(entry),
+        }))
+    }
+
+    fn put_undone(
+        &mut self,
+        workspace: &Workspace,
+        task: &Task,
+        kind: Kind,
+        reason: String,
+        events: Events<'_>,
+    ) -> Result<Entry, EngineError> {
         let run = task_run(workspace, task)?;
         let mut receipt = Receipt::about(kind, &run, &self.env, Timestamp::now());
         receipt.joules_spent = Some(Joules::ZERO);
         receipt.base_model_hash = Job::base_of(workspace, self.records.standing(), task)?;
         receipt.reason = reason;
-        let entry = self.recorder().append(receipt, events)?;
-        Ok(TaskOutcome::Recorded(Box::new(entry)))
+        self.recorder().append(receipt, events)
+    }
+}
+
+/// Lets an error of the rows pass, which stops one task alone.
+fn of_data(error: EngineError) -> Result<(), EngineError> {
+    match error.is_of_data() {
+        true => Ok(()),
+        false => Err(error),
     }
 }
 
@@ -348,7 +391,7 @@ fn is_done(outcome: &TaskOutcome) -> bool {
     match outcome {
         TaskOutcome::Skipped => true,
         TaskOutcome::Recorded(entry) => entry.receipt.kind == Kind::Decision,
-        TaskOutcome::Failed(_) => false,
+        TaskOutcome::Invalid(_) | TaskOutcome::Failed(_) => false,
     }
 }
 

@@ -8,20 +8,31 @@ use crate::pipeline::{At, Diagnostic, ModelSection, Pipeline, Task, Work};
 use crate::recipe::StopRule;
 use crate::settings::model_faults;
 
+/// How many of a path's files must be as the pipeline says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// All of them.
+    Every,
+    /// One, which shows that the pipeline means it so. What is wrong with another is told by the
+    /// tasks that read it.
+    One,
+}
+
 /// Every error that only shows beside the file system and the settings.
 pub fn check_files(
     pipeline: &Pipeline,
     machine_models: &BTreeMap<String, ModelSection>,
     project: &Path,
+    demand: Demand,
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     check_base(pipeline, machine_models, &mut found);
     found.extend(pipeline.models.values().flat_map(model_faults));
     for data in pipeline.data.values() {
         let wanted = [Some(&data.text), data.label.as_ref()];
-        check_columns(project, &data.path, &wanted, &mut found);
+        check_columns(project, &data.path, &wanted, demand, &mut found);
     }
-    check_splits(pipeline, project, &mut found);
+    check_splits(pipeline, project, demand, &mut found);
     check_stop(pipeline, &mut found);
     found.sort_by_key(|diagnostic| diagnostic.span.start);
     found
@@ -52,7 +63,7 @@ fn check_base(
 }
 
 /// Splits have the columns of the data that is trained on.
-fn check_splits(pipeline: &Pipeline, project: &Path, found: &mut Vec<Diagnostic>) {
+fn check_splits(pipeline: &Pipeline, project: &Path, demand: Demand, found: &mut Vec<Diagnostic>) {
     let Some(holdout) = &pipeline.holdout else {
         return;
     };
@@ -62,7 +73,7 @@ fn check_splits(pipeline: &Pipeline, project: &Path, found: &mut Vec<Diagnostic>
     let wanted = data.map_or([None, None], |data| [Some(&data.text), data.label.as_ref()]);
     let others = [&holdout.tune, &holdout.audit].into_iter().flatten();
     for split in std::iter::once(&holdout.gate).chain(others) {
-        check_columns(project, split, &wanted, found);
+        check_columns(project, split, &wanted, demand, found);
     }
 }
 
@@ -91,6 +102,7 @@ fn check_columns(
     project: &Path,
     path: &At<String>,
     wanted: &[Option<&At<String>>],
+    demand: Demand,
     found: &mut Vec<Diagnostic>,
 ) {
     let files = match matching_files(project, &path.value) {
@@ -103,25 +115,36 @@ fn check_columns(
             return;
         }
     };
-    for file in files {
-        let known = match columns(&file) {
-            Ok(known) => known,
-            Err(error) => {
-                found.push(Diagnostic::new(path.span.clone(), error.to_string()));
-                continue;
-            }
-        };
-        for column in wanted.iter().flatten() {
-            if !known.contains(&column.value) {
-                let shown = file.strip_prefix(project).unwrap_or(&file).display();
-                found.push(
-                    Diagnostic::new(
-                        column.span.clone(),
-                        format!("{shown} has no column `{}`", column.value),
-                    )
-                    .did_you_mean(&column.value, known.iter().map(String::as_str)),
-                );
-            }
-        }
+    let faults: Vec<Vec<Diagnostic>> = files
+        .iter()
+        .map(|file| faults_of(project, file, path, wanted))
+        .collect();
+    if demand == Demand::Every || faults.iter().all(|faults| !faults.is_empty()) {
+        found.extend(faults.into_iter().flatten());
     }
+}
+
+/// What the header of a file lacks.
+fn faults_of(
+    project: &Path,
+    file: &Path,
+    path: &At<String>,
+    wanted: &[Option<&At<String>>],
+) -> Vec<Diagnostic> {
+    let known = match columns(file) {
+        Ok(known) => known,
+        Err(error) => return vec![Diagnostic::new(path.span.clone(), error.to_string())],
+    };
+    let lacking = wanted.iter().flatten();
+    let lacking = lacking.filter(|column| !known.contains(&column.value));
+    let shown = file.strip_prefix(project).unwrap_or(file).display();
+    lacking
+        .map(|column| {
+            Diagnostic::new(
+                column.span.clone(),
+                format!("{shown} has no column `{}`", column.value),
+            )
+            .did_you_mean(&column.value, known.iter().map(String::as_str))
+        })
+        .collect()
 }

@@ -249,6 +249,14 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether the rows of one task are at fault: it cannot start, and others may.
+    pub const fn is_of_data(&self) -> bool {
+        matches!(
+            self,
+            Self::Dataset(_) | Self::Leakage { .. } | Self::Gate(GateError::TooFew(_))
+        )
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {

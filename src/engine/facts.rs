@@ -9,10 +9,11 @@ use crate::plan::{Facts, TaskFacts};
 use crate::units::Joules;
 
 impl View<'_> {
-    /// Everything that planning needs to know of some tasks.
+    /// Everything that planning needs to know of some tasks. A task whose rows are at fault says
+    /// so, and hides nothing of the others.
     ///
     /// # Errors
-    /// When data or lineage cannot be read.
+    /// When the lineage cannot be read.
     pub fn facts(
         &self,
         tasks: &[Task],
@@ -21,9 +22,13 @@ impl View<'_> {
     ) -> Result<Facts, EngineError> {
         let tasks = tasks.iter().map(|task| {
             let pipeline = &self.workspace.pipeline.name;
+            let work = match Job::facts(self, task) {
+                Err(error) if error.is_of_data() => Err(error.to_string()),
+                known => Ok(known?),
+            };
             Ok(TaskFacts {
                 past: self.standing.past(pipeline, &task.name.value).cloned(),
-                work: Job::facts(self, task)?,
+                work,
             })
         });
         Ok(Facts {

@@ -38,7 +38,7 @@ pub use bucket::{Left, LostBucket, bucket_policy, last_level, open_bucket};
 pub use bucket_mark::{Opener, bucket_opener};
 pub use budget::{Budget, Spending};
 pub use cadence::Cadence;
-pub use check::check_files;
+pub use check::{Demand, check_files};
 pub use error::EngineError;
 pub use event::{Event, Events};
 pub use jobs::{Recipe, Rerun, gate_cautions, read_split, rerun, select_rows, split_of_files};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::check::check_files;
+use super::check::{Demand, check_files};
 use super::error::EngineError;
 use crate::dataset::{Dataset, LabelColumn};
 use crate::files;
@@ -45,7 +45,8 @@ impl Workspace {
         };
         let (pipeline, mut diagnostics) = parse(&source);
         if let Some(pipeline) = &pipeline {
-            diagnostics.extend(check_files(pipeline, &settings.models, project.root()));
+            let (models, root) = (&settings.models, project.root());
+            diagnostics.extend(check_files(pipeline, models, root, Demand::One));
         }
         let Some(pipeline) = pipeline.filter(|_| diagnostics.is_empty()) else {
             return Err(EngineError::Pipeline(source, diagnostics));

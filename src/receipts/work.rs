@@ -73,3 +73,52 @@ impl Environment {
             && same_device
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernels() -> Environment {
+        Environment {
+            cryo: "0.1.0".into(),
+            backend: Backend::Kernels,
+            device: "a processor".into(),
+            precision: Precision::F32,
+        }
+    }
+
+    #[test]
+    fn losses_of_another_arithmetic_are_not_compared() {
+        let here = kernels();
+        let elsewhere = Environment {
+            device: "another processor".into(),
+            ..kernels()
+        };
+        assert!(here.computes_like(&elsewhere));
+        let newer = Environment {
+            cryo: "0.2.0".into(),
+            ..kernels()
+        };
+        let card = Environment {
+            backend: Backend::BurnCuda,
+            ..kernels()
+        };
+        let half = Environment {
+            precision: Precision::Bf16,
+            ..card.clone()
+        };
+        let other_card = Environment {
+            device: "another card".into(),
+            ..card.clone()
+        };
+        for (one, other) in [
+            (&here, &newer),
+            (&here, &card),
+            (&card, &half),
+            (&card, &other_card),
+        ] {
+            assert!(!one.computes_like(other) && !other.computes_like(one));
+        }
+        assert!(card.computes_like(&card.clone()));
+    }
+}

@@ -16,6 +16,7 @@ use cryoflux::energy::agent::{AgentError, JouleAgent, LocalAgent, RemoteAgent};
 use cryoflux::energy::{
     Bucket, BucketPolicy, Clock, Lease, LeaseId, Mono, Refusal, SystemClock, Take,
 };
+use cryoflux::engine::{Metered, Phase};
 use cryoflux::units::{Joules, Watts};
 use tempfile::TempDir;
 
@@ -114,6 +115,31 @@ fn a_lease_that_is_renewed_outlives_its_time_and_is_charged_what_was_measured() 
         let error = agent.renew(&id("open"), eight_days).unwrap_err();
         assert!(error.to_string().contains("a lease must last"), "{error}");
     });
+}
+
+#[test]
+fn a_run_that_goes_on_renews_its_lease() {
+    let folder = TempDir::new().unwrap();
+    let agent = Arc::new(local_agent(folder.path()));
+    let ttl = Duration::from_millis(1000);
+    let long = Take {
+        ttl,
+        ..take("long-run", joules(90))
+    };
+    agent.take(&long).unwrap();
+    let asked: Arc<dyn JouleAgent> = agent.clone();
+    let mut metered = Metered::start(asked, long.id.clone(), long.joules, ttl).unwrap();
+    // Twice its time, with a sign of life in each quarter.
+    for _ in 0..8 {
+        thread::sleep(ttl / 4);
+        metered.mark(Phase::Train).unwrap();
+        agent.tidy().unwrap();
+    }
+    let account = metered.close(Phase::Eval).unwrap();
+    account.end(&*agent, &long.id).unwrap();
+    let bucket = agent.bucket().unwrap();
+    assert_eq!(bucket.accounts.forfeited, Joules::ZERO);
+    assert_eq!(bucket.accounts.charged, account.spent());
 }
 
 #[test]

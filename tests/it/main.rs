@@ -38,6 +38,7 @@ mod project;
 mod reference;
 mod rewound;
 mod screens;
+mod sequences;
 mod tables;
 mod umask;
 mod words;

@@ -176,12 +176,12 @@ fn a_first_run_that_fails_leaves_nothing_behind() {
     lab.write("cryo.toml", &idle);
     let before = names(&lab.path(""));
     let good = fs::read_to_string(lab.path("p.toml")).unwrap();
-    // A typo, a row that cannot be read, a model that nobody has.
+    // A typo, a file without the columns, a model that nobody has.
     lab.write("p.toml", &good.replace("max_steps", "max_setps"));
     lab.apply().expect(3);
     assert_eq!(names(&lab.path("")), before);
     lab.write("p.toml", &good);
-    lab.write("data/train.csv", "text,label\na,1\nb,maybe\n");
+    lab.write("data/train.csv", "words,label\na,1\nb,0\n");
     lab.apply().expect(3);
     assert_eq!(names(&lab.path("")), before);
     lab.write("data/train.csv", &rows(50, 0));

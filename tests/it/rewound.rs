@@ -227,7 +227,7 @@ fn no_split_shares_a_text_with_another_or_with_what_was_ever_trained_on() {
         "gate = \"data/gate.csv\"",
         "gate = \"data/gate.csv\"\ntune = \"data/gate.csv\"",
     );
-    let said = lab.apply().expect(3).stderr;
+    let said = lab.apply().expect(3).stdout;
     assert!(
         said.contains("in both the gate data and the tune split"),
         "{said}"
@@ -244,7 +244,7 @@ fn no_split_shares_a_text_with_another_or_with_what_was_ever_trained_on() {
     lab.write("data/train.csv", &crate::lab::rows(600, 500_000));
     let gate = fs::read_to_string(lab.path("data/gate.csv")).unwrap();
     lab.write("data/gate.csv", &format!("{gate}{}\n", moved.join("\n")));
-    let said = lab.apply().expect(3).stderr;
+    let said = lab.apply().expect(3).stdout;
     assert!(
         said.contains("in both the earlier training data and the gate split"),
         "{said}"

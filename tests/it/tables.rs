@@ -102,7 +102,7 @@ fn texts_of_data_command_no_terminal() {
     let asked = lab.cryo(&["sql", &sql]).expect(0).stdout;
     assert!(is_plain(&asked), "{asked:?}");
     lab.write("data/train.csv", &format!("text,label\na,1\nb,{CLEAR}\n"));
-    let refused = lab.apply().expect(3).stderr;
+    let refused = lab.apply().expect(3).stdout;
     assert!(
         is_plain(&refused) && refused.contains("line 3"),
         "{refused:?}"

@@ -13,7 +13,9 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{Output, Progress};
 use crate::energy::agent::BucketView;
 use crate::energy::{Affordable, Short};
-use crate::engine::{EngineError, Event, Node, Stop, StopReason, TaskOutcome, Workspace};
+use crate::engine::{
+    EngineError, EngineFailure, Event, Node, Stop, StopReason, TaskOutcome, Workspace,
+};
 use crate::plan::Plan;
 use crate::receipts::{Entry, Kind};
 use crate::task::TaskKind;
@@ -44,11 +46,13 @@ pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Ex
     for (_, outcome) in &outcomes {
         let worst = match outcome {
             TaskOutcome::Skipped => Exit::Done,
+            // The receipt has said what went wrong.
+            TaskOutcome::Invalid(failure) => {
+                hint(context, failure);
+                Exit::Invalid
+            }
             TaskOutcome::Failed(failure) => {
-                // The receipt has said what went wrong.
-                if let Some(hint) = &failure.hint {
-                    context.output.note(format!("hint: {hint}"));
-                }
+                hint(context, failure);
                 Exit::Failed
             }
             TaskOutcome::Recorded(entry) => match entry.receipt.kind {
@@ -71,6 +75,12 @@ pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Ex
         }
     }
     Ok(exit)
+}
+
+fn hint(context: &Context<'_>, failure: &EngineFailure) {
+    if let Some(hint) = &failure.hint {
+        context.output.note(format!("hint: {hint}"));
+    }
 }
 
 /// What Ctrl-C asks for, and what the second one would cost.
@@ -123,9 +133,8 @@ fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit
         .iter()
         .map(|(name, outcome)| match outcome {
             TaskOutcome::Skipped => json!({"task": name, "outcome": "skipped"}),
-            TaskOutcome::Failed(failure) => json!({
-                "task": name, "outcome": "failed", "error": failure.error, "receipt": entry_json(&failure.entry)
-            }),
+            TaskOutcome::Invalid(failure) => failed_json(name, "invalid", failure),
+            TaskOutcome::Failed(failure) => failed_json(name, "failed", failure),
             TaskOutcome::Recorded(entry) => {
                 json!({"task": name, "outcome": "recorded", "receipt": entry_json(entry)})
             }
@@ -150,10 +159,16 @@ fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit
     }
 }
 
+fn failed_json(name: &str, outcome: &str, failure: &EngineFailure) -> serde_json::Value {
+    json!({
+        "task": name, "outcome": outcome, "error": failure.error, "receipt": entry_json(&failure.entry)
+    })
+}
+
 fn entry_of(outcome: &TaskOutcome) -> Option<&Entry> {
     match outcome {
         TaskOutcome::Skipped => None,
-        TaskOutcome::Failed(failure) => Some(&failure.entry),
+        TaskOutcome::Invalid(failure) | TaskOutcome::Failed(failure) => Some(&failure.entry),
         TaskOutcome::Recorded(entry) => Some(entry),
     }
 }

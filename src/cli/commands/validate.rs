@@ -9,7 +9,7 @@ use super::{Context, here};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{Output, diagnostics_json};
-use crate::engine::check_files;
+use crate::engine::{Demand, check_files};
 use crate::files;
 use crate::pipeline::{Diagnostic, SourceText, parse};
 use crate::project::{Project, ProjectError};
@@ -86,6 +86,7 @@ fn check(
             &pipeline,
             &context.settings.models,
             context.project.root(),
+            Demand::Every,
         ));
     }
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);

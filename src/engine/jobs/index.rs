@@ -24,9 +24,7 @@ use crate::units::{Joules, count, counted};
 
 /// An index that is to be brought up to its data.
 pub struct IndexJob {
-    project: Project,
-    pattern: String,
-    text: String,
+    data: Dataset,
     base: PathBuf,
     base_hash: Option<Digest>,
     store: IndexStore,
@@ -88,18 +86,18 @@ fn store(project: &Project, pipeline: &str, task: &Task) -> IndexStore {
 impl IndexJob {
     /// The index task reads the encoder of the base: its sentence embeddings do not change with
     /// every accepted update, and would get worse by fine-tuning on labels.
-    pub fn prepare(around: &Surroundings<'_>, task: &Task) -> Self {
+    ///
+    /// # Errors
+    /// When its data cannot be read.
+    pub fn prepare(around: &Surroundings<'_>, task: &Task) -> Result<Self, EngineError> {
         let workspace = around.workspace;
-        let section = workspace.section(task);
-        Self {
-            project: workspace.project.clone(),
-            pattern: section.path.value.clone(),
-            text: section.text.value.clone(),
+        Ok(Self {
+            data: workspace.rows(task)?,
             base: workspace.cache.path(&workspace.entry),
             base_hash: workspace.cache.name(&workspace.entry),
             store: store(&workspace.project, &workspace.pipeline.name, task),
             compute: around.compute.clone(),
-        }
+        })
     }
 
     /// Embeds what is missing, as far as the budget goes, and stores all that is known by then.
@@ -107,7 +105,7 @@ impl IndexJob {
     /// # Errors
     /// When it was asked to stop, or something cannot be read or written.
     pub fn run(&self, run: &mut Run<'_>) -> Result<Ending, EngineError> {
-        let data = Dataset::load(self.project.root(), &self.pattern, &self.text, None)?;
+        let data = &self.data;
         let folder = match self.base_hash {
             Some(name) => Folder::load_named(&self.base, name)?,
             None => Folder::load(&self.base)?,
@@ -127,7 +125,7 @@ impl IndexJob {
             return Err(EngineError::BudgetTooSmall);
         }
         let dim = folder.config.hidden;
-        let rows = index_rows(&data, known, vectors);
+        let rows = index_rows(data, known, vectors);
         let state = self.store.replace(folder.name, dim, rows)?;
         let left = data.rows.len() as u64 - state.rows;
         run.metered.mark(Phase::Eval)?;

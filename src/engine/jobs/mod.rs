@@ -46,7 +46,7 @@ impl Job {
     /// What is wrong with its data, its settings, or the model.
     pub fn prepare(around: &Surroundings<'_>, task: &Task) -> Result<Self, EngineError> {
         Ok(match &task.work {
-            Work::Index => Self::Index(Box::new(IndexJob::prepare(around, task))),
+            Work::Index => Self::Index(Box::new(IndexJob::prepare(around, task)?)),
             Work::Lora(lora, accept) => {
                 Self::Lora(Box::new(LoraJob::prepare(around, task, (lora, accept))?))
             }

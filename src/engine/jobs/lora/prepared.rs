@@ -17,7 +17,7 @@ use crate::pipeline::{AcceptSettings, LoraSettings, Task};
 use crate::plan::WorkFacts;
 use crate::receipts::{Holdout, Terms};
 use crate::standing::{Judgement, Version};
-use crate::versions::Versions;
+use crate::versions::{VersionError, Versions};
 use crate::words::Unit;
 
 /// An update that may begin.
@@ -58,6 +58,9 @@ pub(super) struct Base {
 
 impl Base {
     /// The one of a pipeline; nothing while its base was not fetched.
+    ///
+    /// # Errors
+    /// When it is a version whose folder is gone: nothing goes on from an older one in silence.
     pub(super) fn of(view: &View<'_>) -> Result<Option<Self>, EngineError> {
         let workspace = view.workspace;
         let Some(name) = view.base()? else {
@@ -69,9 +72,17 @@ impl Base {
             Some(_) => workspace.versions.folder(&name),
             None => workspace.cache.path(&workspace.entry),
         };
+        let path = folder(name);
+        if let Some(head) = version.filter(|_| !path.is_dir()) {
+            return Err(EngineError::Version(VersionError::Absent {
+                version: head.number,
+                hash: name,
+                folder: path,
+            }));
+        }
         Ok(Some(Self {
             name,
-            path: folder(name),
+            path,
             next_version: line.map_or(0, |line| line.versions.len() as u64) + 1,
             judgement: line.and_then(|line| line.judgement.clone()),
             parent: version.map(|version| folder(version.base)),
