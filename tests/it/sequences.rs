@@ -44,10 +44,11 @@ fn pay(lab: &Lab, joules: &str) {
     );
 }
 
-/// A second pipeline over the same rows.
+/// A second pipeline over the same rows, whose versions are its own.
 fn second_pipeline(lab: &Lab) {
     let text = fs::read_to_string(lab.path("p.toml")).unwrap();
-    lab.write("q.toml", &text.replace("\"lab\"", "\"other\""));
+    let text = text.replace("\"lab\"", "\"other\"");
+    lab.write("q.toml", &text.replace("seed = 1", "seed = 2"));
 }
 
 fn newest_version(lab: &Lab, pipeline: &str) -> PathBuf {
@@ -114,13 +115,7 @@ fn a_text_that_stands_five_times_in_the_gate_weighs_as_much_as_once() {
         assert_eq!(receipt["holdout"]["repeats"], 80 * (times as u64 - 1));
         let gate = &receipt["gate"];
         assert_eq!(gate["n"], 80);
-        [
-            &gate["t"],
-            &gate["z"],
-            &gate["sd"],
-            &receipt["holdout"]["root"],
-        ]
-        .map(Value::clone)
+        ["t", "z", "sd"].map(|member| gate[member].clone())
     };
     assert_eq!(judged(5), judged(1));
 }
@@ -192,7 +187,7 @@ fn a_decision_that_lacks_or_contradicts_what_it_must_have_is_refused_though_it_i
     refused("gate.z", &with("/gate/z", "-100.000000".into()));
     refused(
         "gate.alpha_look",
-        &with("/gate/alpha_look", "0.040000000000".into()),
+        &with("/gate/alpha_look", "0.0004".into()),
     );
     refused("gate.t", &with("/gate/t", "99.000000".into()));
     refused("delta_lower", &with("/delta_lower", "0.600000000".into()));
@@ -594,7 +589,7 @@ fn what_cannot_be_read_is_no_file_that_is_away() {
     let lab = Lab::new();
     lab.apply().expect(0);
     let receipts = lab.history();
-    let (index, newest) = (&receipts[0], receipts.last().unwrap());
+    let newest = receipts.last().unwrap();
     let run = lab.cryo(&["verify"]).expect(0);
     for limit in [
         "second meter",
@@ -618,20 +613,19 @@ fn what_cannot_be_read_is_no_file_that_is_away() {
         let at = bytes.iter().position(u8::is_ascii_digit).unwrap_or(0);
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
-        verify_says(&lab, check);
+        verify_says(&lab, &format!("{check:<12} FAIL"));
         fs::rename(&aside, &path).unwrap();
     };
     let baseline = hex(&newest["energy"]["baseline_hash"]);
-    spoilt(&format!(".cryo/baselines/{baseline}.json"), "baseline");
+    spoilt(&format!(".cryo/baselines/{baseline}.json"), "baselines");
     let losses = hex(&newest["gate"]["new_losses_hash"]);
     spoilt(&format!(".cryo/losses/{losses}.txt"), "losses");
     let split = hex(&newest["holdout"]["root"]);
-    spoilt(&format!(".cryo/splits/{split}.txt"), "split");
-    assert!(index["index"]["index_hash"].is_string());
+    spoilt(&format!(".cryo/splits/{split}.txt"), "splits");
     let folder = fs::read_dir(lab.path(".cryo/index")).unwrap().next();
     let file = folder.unwrap().unwrap().path().join("index.duckdb");
     fs::write(file, "no database").unwrap();
-    verify_says(&lab, "index");
+    verify_says(&lab, "indexes      FAIL");
 }
 
 /// A model that differs from the lab's in one weight.
