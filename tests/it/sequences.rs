@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cryoflux::digest::Digest;
 use cryoflux::receipts::{Envelope, NodeKey, Receipt, Statement};
+use cryoflux::units::{Eta, Joules, Nats};
 use serde_json::Value;
 
 use crate::by_hand::forged;
@@ -190,7 +191,17 @@ fn a_decision_that_lacks_or_contradicts_what_it_must_have_is_refused_though_it_i
         &with("/gate/alpha_look", "0.0004".into()),
     );
     refused("gate.t", &with("/gate/t", "99.000000".into()));
-    refused("delta_lower", &with("/delta_lower", "0.600000000".into()));
+    refused("delta_lower", &|at, predicate| {
+        if at == 2 {
+            // With the efficiency that would follow.
+            let joules = |value: &Value| value.as_str().unwrap().parse::<Joules>().unwrap();
+            let sigma = joules(&predicate["energy"]["joules_sigma"]);
+            let most = joules(&predicate["joules_spent"]) + sigma + sigma;
+            let lower: Nats = "0.600000000".parse().unwrap();
+            predicate["delta_lower"] = lower.to_string().into();
+            predicate["eta_lower"] = Eta::of(lower, most).unwrap().to_string().into();
+        }
+    });
     refused("joules_train", &with("/joules_train", "-1.000000".into()));
     refused("train", &with("/train/seed", 7.into()));
     refused("new_model_hash", &|at, predicate| {
