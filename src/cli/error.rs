@@ -82,6 +82,7 @@ pub fn exit_of(error: &EngineError) -> Exit {
         | EngineError::HeadChanged { .. }
         | EngineError::SplitLost(_)
         | EngineError::SplitDamaged { .. }
+        | EngineError::HoldoutKeyGone(_)
         | EngineError::HoldoutKeyLost(_)
         | EngineError::NoNote(_)
         | EngineError::ReceiptsLost { .. }

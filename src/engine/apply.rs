@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::error::EngineError;
 use super::event::{Event, Events};
 use super::jobs::{Ending, Job, Surroundings};
-use super::metered::{Account, Metered};
+use super::metered::{Bill, Metered};
 use super::node::Node;
 use super::open_lease::OpenLease;
 use super::recording::Recorder;
@@ -216,16 +216,16 @@ impl Node {
         // all the same and belong on record.
         let caught = catch_unwind(AssertUnwindSafe(|| started.job.run(&mut run)));
         let result = caught.unwrap_or_else(|panic| Err(EngineError::Backend(panic_text(&*panic))));
-        let account = run.metered.close(started.job.last_phase());
+        let bill = run.metered.close(started.job.last_part());
         let receipt = run.receipt;
-        let account = match account {
-            Ok(account) => account,
+        let bill = match bill {
+            Ok(bill) => bill,
             // Nobody knows the joules; the next start charges them and writes the receipt.
             Err(error) => return Err(result.err().unwrap_or_else(|| error.into())),
         };
-        let result = result.and_then(|ending| account.check().map(|()| ending));
+        let result = result.and_then(|ending| bill.check().map(|()| ending));
         let receipt = concluded(receipt, result.as_ref().err());
-        let recorded = self.settle(receipt, lease, &account, task.budget, events);
+        let recorded = self.settle(receipt, lease, &bill, task.budget, events);
         self.conclude(workspace, result, recorded)
     }
 
@@ -264,12 +264,12 @@ impl Node {
         &mut self,
         mut receipt: Receipt,
         lease: &LeaseId,
-        account: &Account,
+        bill: &Bill,
         reserved: Joules,
         events: Events<'_>,
     ) -> Result<Entry, EngineError> {
-        receipt.energy = Some(self.energy_of(account, reserved));
-        account.state(&mut receipt, reserved);
+        receipt.energy = Some(self.energy_of(bill, reserved));
+        bill.state(&mut receipt, reserved);
         receipt.timestamp = Timestamp::now();
         let recorded = self.recorder().append(receipt.clone(), events);
         let recorded = match recorded {
@@ -283,8 +283,8 @@ impl Node {
         };
         // The lease is settled even when the receipt could not be written: what was measured is
         // charged. Where too little was, the whole lease is.
-        account.end(&*self.agent, lease)?;
-        self.note_refuted(&account.measured, events)?;
+        bill.end(&*self.agent, lease)?;
+        self.note_refuted(&bill.measured, events)?;
         recorded
     }
 

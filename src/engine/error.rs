@@ -75,7 +75,10 @@ pub enum EngineError {
         /// What is wrong.
         cause: String,
     },
-    /// The key that salts the splits is gone, or is another one.
+    /// The key that salts the splits is not there.
+    #[error("{} is missing, which salted the splits of these receipts: without it nobody can tell which looks a gate split had", .0.display())]
+    HoldoutKeyGone(PathBuf),
+    /// The key that salts the splits is another one.
     #[error("{} is not the key that salted the splits of these receipts", .0.display())]
     HoldoutKeyLost(PathBuf),
     /// The note of an open lease says nothing.
@@ -271,7 +274,9 @@ impl EngineError {
             Self::OtherBase { .. } => Some(
                 "name the earlier base again, or give the pipeline another name to start a new lineage".into(),
             ),
-            Self::SplitLost(_) | Self::SplitDamaged { .. } | Self::HoldoutKeyLost(_) => {
+            Self::SplitLost(_) | Self::SplitDamaged { .. }
+            | Self::HoldoutKeyGone(_)
+            | Self::HoldoutKeyLost(_) => {
                 Some("restore it from a backup; nothing was spent".into())
             }
             Self::ReceiptsLost { bucket, .. } => Some(format!(
@@ -328,6 +333,9 @@ impl EngineError {
             | Self::Record(RecordError::File(error)) => error.hint(),
             Self::Analytics(error) => error.hint(),
             Self::Device(error) => Some(error.hint().into()),
+            Self::Version(VersionError::Gone(_)) => Some(
+                "restore .cryo/adapters from a backup; nothing was spent".into(),
+            ),
             Self::Version(VersionError::Absent { .. }) => Some(
                 "restore .cryo/versions from a backup; the chain and the bucket are untouched"
                     .into(),

@@ -2,7 +2,7 @@
 
 use super::error::EngineError;
 use super::event::{Event, Events};
-use super::metered::Account;
+use super::metered::Bill;
 use super::node::Node;
 use crate::energy::agent::About;
 use crate::energy::{Baseline, Label, Measured};
@@ -13,8 +13,8 @@ use crate::words::PaidBy;
 
 impl Node {
     /// What a receipt says of the joules of a closed lease.
-    pub(super) fn energy_of(&self, account: &Account, reserved: Joules) -> Energy {
-        let (spent, measured) = (account.spent(), &account.measured);
+    pub(super) fn energy_of(&self, bill: &Bill, reserved: Joules) -> Energy {
+        let (spent, measured) = (bill.spent(), &bill.measured);
         let probes: Vec<&str> = self
             .about
             .probes
@@ -24,7 +24,7 @@ impl Node {
         let meter = probes.join("+");
         // The level informs; a bucket that does not answer just now costs no receipt.
         let bucket = self.agent.bucket().ok();
-        let left = bucket.map(|bucket| bucket.level_joules + reserved - account.charge(reserved));
+        let left = bucket.map(|bucket| bucket.level_joules + reserved - bill.charge(reserved));
         Energy {
             provenance: self.provenance,
             joules_sigma: measured.sigma.total(),
@@ -32,7 +32,7 @@ impl Node {
             joules_gross: measured.gross,
             joules_idle: measured.idle,
             joules_reserved: reserved,
-            joules_reserved_eval: account.reserved_eval,
+            joules_reserved_eval: bill.reserved_eval,
             joules_overshoot: (spent - reserved).at_least_zero(),
             paid_by: match self.settings.agent_url {
                 Some(_) => PaidBy::Agent,

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::error::EngineError;
-use super::metered::Phase;
+use super::metered::Part;
 use super::run::Run;
 use crate::dataset::Dataset;
 use crate::learn::{Compute, Evaluation, Example, Outcome};
@@ -114,8 +114,8 @@ pub(super) fn under_lease(
     mut evaluation: Evaluation<'_>,
 ) -> Result<Outcome, EngineError> {
     run.stage(what, evaluation.total());
-    run.metered.mark(Phase::Train)?;
-    run.evaluate(what, Phase::Eval, &mut evaluation)?;
+    run.metered.mark(Part::Train)?;
+    run.evaluate(what, Part::Eval, &mut evaluation)?;
     Ok(evaluation.finish())
 }
 

@@ -43,7 +43,7 @@ pub(super) fn open_holdout_key(
     let mut salts = records.standing().splits().salt_ids();
     if is_new {
         if salts.next().is_some() {
-            return Err(EngineError::HoldoutKeyLost(path));
+            return Err(EngineError::HoldoutKeyGone(path));
         }
         traces.made(path.clone());
         return Ok(HoldoutKey::load_or_create(&path)?);

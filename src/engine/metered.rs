@@ -17,7 +17,7 @@ const GLITCH: Duration = Duration::from_millis(500);
 
 /// What the joules of a span were for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum Part {
     /// Loading, tokenising, training.
     Train,
     /// Evaluating, merging.
@@ -44,7 +44,7 @@ pub struct Metered {
 
 /// What a closed lease came to.
 #[derive(Debug, Clone, Copy)]
-pub struct Account {
+pub struct Bill {
     /// What was measured.
     pub measured: Measured,
     /// Time without readings while the machine was awake.
@@ -55,7 +55,7 @@ pub struct Account {
     pub reserved_eval: Option<Joules>,
 }
 
-impl Account {
+impl Bill {
     /// Net joules: what is charged. Only the total is kept from falling below zero, so that what
     /// is charged and what is idle add up to the gross.
     pub fn spent(&self) -> Joules {
@@ -166,7 +166,7 @@ impl Metered {
     ///
     /// # Errors
     /// When the agent cannot be asked.
-    pub fn mark(&mut self, phase: Phase) -> Result<(), AgentError> {
+    pub fn mark(&mut self, part: Part) -> Result<(), AgentError> {
         if self.renewed.elapsed() > self.ttl / 2 {
             self.agent.renew(&self.lease, self.ttl)?;
             self.renewed = Instant::now();
@@ -175,9 +175,9 @@ impl Metered {
         self.hear(&newest.measured);
         self.newest = newest;
         let since = self.newest.net_now() - self.train - self.eval;
-        match phase {
-            Phase::Train => self.train += since,
-            Phase::Eval => self.eval += since,
+        match part {
+            Part::Train => self.train += since,
+            Part::Eval => self.eval += since,
         }
         Ok(())
     }
@@ -218,14 +218,14 @@ impl Metered {
     ///
     /// # Errors
     /// When the agent cannot be asked.
-    pub fn close(&mut self, phase: Phase) -> Result<Account, AgentError> {
+    pub fn close(&mut self, part: Part) -> Result<Bill, AgentError> {
         let measured = self.agent.close(&self.lease)?;
         self.hear(&measured);
         let rest = measured.net() - self.train - self.eval;
-        if phase == Phase::Train {
+        if part == Part::Train {
             self.train += rest;
         }
-        Ok(Account {
+        Ok(Bill {
             measured,
             silent: self.silent,
             train: self.train,
@@ -242,8 +242,8 @@ mod tests {
         Joules::from_smallest(joules * 1_000_000)
     }
 
-    fn account(time: f64, silent: f64) -> Account {
-        Account {
+    fn bill(time: f64, silent: f64) -> Bill {
+        Bill {
             measured: Measured {
                 gross: joules(12),
                 idle: joules(2),
@@ -268,9 +268,9 @@ mod tests {
             (1.0, 0.2, 10),
             (0.4, 0.3, 100),
         ] {
-            let account = account(time, silent);
-            assert_eq!(account.charge(lease), joules(charged), "{silent} of {time}");
+            let bill = bill(time, silent);
+            assert_eq!(bill.charge(lease), joules(charged), "{silent} of {time}");
         }
-        assert_eq!(account(30.0, 30.0).charge(joules(4)), joules(10));
+        assert_eq!(bill(30.0, 30.0).charge(joules(4)), joules(10));
     }
 }

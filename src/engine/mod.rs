@@ -44,7 +44,7 @@ pub use event::{Event, Events};
 pub use jobs::{Recipe, Rerun, gate_cautions, read_split, rerun, select_rows, split_of_files};
 pub use judge::Judge;
 pub use lost::{open_records, read_all_records, record_files};
-pub use metered::{Account, Metered, Phase};
+pub use metered::{Bill, Metered, Part};
 pub use node::Node;
 pub use open_lease::OpenLease;
 pub use recover::{HeadFile, head_file, head_of};

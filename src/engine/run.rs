@@ -2,7 +2,7 @@
 
 use super::error::EngineError;
 use super::event::{Event, Events};
-use super::metered::{Metered, Phase};
+use super::metered::{Metered, Part};
 use super::recording::Recorder;
 use super::stop::Stop;
 use crate::learn::Evaluation;
@@ -63,14 +63,14 @@ impl Run<'_> {
     pub fn evaluate(
         &mut self,
         what: &'static str,
-        phase: Phase,
+        part: Part,
         evaluation: &mut Evaluation<'_>,
     ) -> Result<(), EngineError> {
         let total = evaluation.total();
         let before = self.metered.spent();
         while let Some(done) = evaluation.step() {
-            self.metered.mark(phase)?;
-            if phase == Phase::Eval {
+            self.metered.mark(part)?;
+            if part == Part::Eval {
                 self.progress(done, None);
             }
             let place = || format!("{what}, after {done} of {total} examples");

@@ -64,7 +64,7 @@ impl ChainError {
         };
         match fault {
             LineFault::Torn => {
-                "the next `cryo apply` moves the incomplete line to a file of its own and goes on"
+                "the next `cryo apply` completes the line where only its end is missing, or moves it to a file of its own, and goes on"
                     .into()
             }
             LineFault::Envelope(EnvelopeError::UnknownKey(id)) => {

@@ -170,7 +170,7 @@ impl Books<'_> {
             // An agent lends to other projects too.
             Some(Opener::Agent) => {
                 tally.absent(
-                    "the bucket is an agent's, so leases without a receipt may be other projects'",
+                    "the bucket is an agent's, or its mark is damaged, so leases without a receipt may be other projects'",
                 );
                 return;
             }

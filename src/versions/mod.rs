@@ -48,13 +48,16 @@ pub enum VersionError {
     #[error(transparent)]
     File(#[from] FileError),
     /// Its file is not one.
-    #[error("{} is not a head: {cause}", path.display())]
+    #[error("{} is not what it should be: {cause}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         cause: String,
     },
+    /// A file that an adapter was kept with is gone.
+    #[error("{} is gone", .0.display())]
+    Gone(PathBuf),
     /// The version's folder is gone.
     #[error("version {version} ({hash}) is not in {}", folder.display())]
     Absent {
@@ -167,8 +170,17 @@ impl Versions {
     /// # Errors
     /// When their list cannot be read.
     pub fn rows_of(&self, adapter: &Digest) -> Result<Vec<Digest>, VersionError> {
-        let text = files::read_text(&self.adapter(adapter).join(ROWS_FILE))?;
+        let text = self.text_of(adapter, ROWS_FILE)?;
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
+    fn text_of(&self, adapter: &Digest, file: &str) -> Result<String, VersionError> {
+        let path = self.adapter(adapter).join(file);
+        let bytes = files::read_if_there(&path)?.ok_or_else(|| VersionError::Gone(path.clone()))?;
+        String::from_utf8(bytes).map_err(|_| VersionError::Malformed {
+            path,
+            cause: "it is no text".into(),
+        })
     }
 
     /// What the texts of these rows are.
@@ -189,7 +201,7 @@ impl Versions {
     /// When its list cannot be read.
     pub fn texts_of(&self, adapter: &Digest) -> Result<Vec<TextKey>, VersionError> {
         let path = self.adapter(adapter).join(TEXTS_FILE);
-        let text = files::read_text(&path)?;
+        let text = self.text_of(adapter, TEXTS_FILE)?;
         let lines = text.lines().enumerate();
         let keys = lines.map(|(at, line)| {
             line.parse().map_err(|_| VersionError::Malformed {

@@ -264,7 +264,7 @@ fn one_head_that_is_away_or_behind_hides_no_other_that_was_changed() {
     verify_says(&lab, "is the head of no pipeline");
     fs::remove_file(head("ghost")).unwrap();
     fs::write(head("lab"), "x\n").unwrap();
-    verify_says(&lab, "is not a head");
+    verify_says(&lab, "is not what it should be");
     fs::write(head("lab"), &second).unwrap();
     lab.cryo(&["verify"]).expect(0);
 }

@@ -127,7 +127,11 @@ impl<'a> Progress<'a> {
             bar.set_prefix(what);
             self.bar = Some(bar);
         } else {
-            self.output.note(format!("{what}: {} to do", count(total)));
+            let number = match total {
+                0 => String::new(),
+                total => format!(": {} to do", count(total)),
+            };
+            self.output.note(format!("{what}{number}"));
         }
     }
 

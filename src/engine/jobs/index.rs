@@ -11,7 +11,7 @@ use crate::dataset::Dataset;
 use crate::digest::Digest;
 use crate::engine::error::EngineError;
 use crate::engine::event::Event;
-use crate::engine::metered::Phase;
+use crate::engine::metered::Part;
 use crate::engine::run::Run;
 use crate::engine::view::View;
 use crate::learn::{Compute, Embedding};
@@ -128,7 +128,7 @@ impl IndexJob {
         let rows = index_rows(data, known, vectors);
         let state = self.store.replace(folder.name, dim, rows)?;
         let left = data.rows.len() as u64 - state.rows;
-        run.metered.mark(Phase::Eval)?;
+        run.metered.mark(Part::Eval)?;
         run.receipt.accepted = true;
         run.receipt.reason = format!(
             "{} embedded, {} kept{}",
@@ -169,13 +169,13 @@ impl IndexJob {
             .tokenizer
             .encode_all(texts.iter().copied(), folder.embed_tokens)?;
         let encoder = Encoder::new(&folder.config, &folder.weights, &self.compute.arithmetic);
-        run.metered.mark(Phase::Train)?;
+        run.metered.mark(Part::Train)?;
         if !tokens.is_empty() {
             run.stage("embedding", tokens.len());
         }
         let mut embedding = Embedding::new(&encoder, &self.compute, &tokens);
         while let Some(done) = embedding.step() {
-            run.metered.mark(Phase::Train)?;
+            run.metered.mark(Part::Train)?;
             run.progress(done, None);
             run.refuse_stop(|| format!("after {done} of {} texts", tokens.len()))?;
             let each = run.metered.spent().as_f64() / done as f64;

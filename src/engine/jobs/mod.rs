@@ -5,7 +5,7 @@ mod lora;
 mod surroundings;
 
 use super::error::EngineError;
-use super::metered::Phase;
+use super::metered::Part;
 use super::run::Run;
 use super::view::View;
 use super::workspace::Workspace;
@@ -85,10 +85,10 @@ impl Job {
     }
 
     /// What its last joules are for.
-    pub const fn last_phase(&self) -> Phase {
+    pub const fn last_part(&self) -> Part {
         match self {
-            Self::Index(_) => Phase::Train,
-            Self::Lora(_) => Phase::Eval,
+            Self::Index(_) => Part::Train,
+            Self::Lora(_) => Part::Eval,
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::digest::Digest;
 use crate::engine::error::EngineError;
 use crate::engine::event::Event;
 use crate::engine::judge::{accuracy_of, examples, losses_of, under_lease};
-use crate::engine::metered::Phase;
+use crate::engine::metered::Part;
 use crate::engine::run::Run;
 use crate::gate::{Verdict, losses_root};
 use crate::learn::{Evaluation, Example};
@@ -59,7 +59,7 @@ impl LoraJob {
             self.labels.len(),
             &seed,
         )?;
-        run.metered.mark(Phase::Train)?;
+        run.metered.mark(Part::Train)?;
         let before = match trained_head {
             Some(_) => Some(self.version_losses(run)?),
             None => None,
@@ -75,7 +75,7 @@ impl LoraJob {
         };
         let trained = training.run(start, run)?;
         let used = self.keep_adapter(&folder, &trained, &order, run)?;
-        run.metered.mark(Phase::Train)?;
+        run.metered.mark(Part::Train)?;
         self.announce(run)?;
 
         let candidate = encoder.adapt(&trained.adapter.trainable(&folder.config));

@@ -223,8 +223,13 @@ fn looks(
     let alpha_look = gate.alpha_look();
     let unused = (0, gate.alpha.picos() / alpha_look.picos());
     let had_looks = view.standing.splits().totals().0 > 0;
-    let base = Base::of(view)?;
-    let (Some(key), Some(base), true) = (view.holdout_key, base, had_looks) else {
+    if !had_looks {
+        return Ok(unused);
+    }
+    let project = &view.workspace.project;
+    let gone = || EngineError::HoldoutKeyGone(project.holdout_key());
+    let key = view.holdout_key.ok_or_else(gone)?;
+    let Some(base) = Base::of(view)? else {
         return Ok(unused);
     };
     let (config, tokenizer) = Folder::read_words(&base.path)?;

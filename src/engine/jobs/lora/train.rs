@@ -9,7 +9,7 @@ use super::yields::Yields;
 use crate::digest::Digest;
 use crate::engine::cadence::Cadence;
 use crate::engine::error::EngineError;
-use crate::engine::metered::Phase;
+use crate::engine::metered::Part;
 use crate::engine::run::Run;
 use crate::learn::{Evaluation, Example, Trainer};
 use crate::model::{Adapter, Encoder};
@@ -89,7 +89,7 @@ impl Training<'_> {
             };
             let period = run.metered.sensor_period();
             thread::sleep(cadence.pause(began.elapsed(), period));
-            run.metered.mark(Phase::Train)?;
+            run.metered.mark(Part::Train)?;
             run.metered.budget.saw_step(run.metered.spent() - before);
             run.progress(report.step, Some(report.loss));
             let (steps, examples) = (trainer.steps(), trainer.examples_used());
@@ -170,7 +170,7 @@ impl Training<'_> {
         let adapted = trainer.adapted();
         let compute = &self.job.compute;
         let mut evaluation = Evaluation::new(self.encoder, &adapted, compute, &self.tune);
-        run.evaluate("evaluating the tune split", Phase::Train, &mut evaluation)?;
+        run.evaluate("evaluating the tune split", Part::Train, &mut evaluation)?;
         let losses = evaluation.finish().losses;
         Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
     }
