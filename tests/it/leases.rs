@@ -16,7 +16,7 @@ use cryoflux::energy::agent::{AgentError, JouleAgent, LocalAgent, RemoteAgent};
 use cryoflux::energy::{
     Bucket, BucketPolicy, Clock, Lease, LeaseId, Mono, Refusal, SystemClock, Take,
 };
-use cryoflux::engine::{Metered, Phase};
+use cryoflux::engine::{Metered, Part};
 use cryoflux::units::{Joules, Watts};
 use tempfile::TempDir;
 
@@ -132,10 +132,10 @@ fn a_run_that_goes_on_renews_its_lease() {
     // Twice its time, with a sign of life in each quarter.
     for _ in 0..8 {
         thread::sleep(ttl / 4);
-        metered.mark(Phase::Train).unwrap();
+        metered.mark(Part::Train).unwrap();
         agent.tidy().unwrap();
     }
-    let account = metered.close(Phase::Eval).unwrap();
+    let account = metered.close(Part::Eval).unwrap();
     account.end(&*agent, &long.id).unwrap();
     let bucket = agent.bucket().unwrap();
     assert_eq!(bucket.accounts.forfeited, Joules::ZERO);
