@@ -238,8 +238,10 @@ impl History {
         if shares {
             let before = format!("data/gate-{}.csv", number - 1);
             let before = fs::read_to_string(self.lab.path(&before)).unwrap();
-            let rows = before.lines().skip(1).take(12);
-            rows.for_each(|row| writeln!(text, "{row}").unwrap());
+            // The last rows are those that the splits before it have too.
+            let lines: Vec<&str> = before.lines().skip(1).collect();
+            let shared = lines.iter().rev().take(12);
+            shared.for_each(|row| writeln!(text, "{row}").unwrap());
         }
         self.lab.write(&path, &text);
         self.gates.push(if shares { newest } else { newest + 1 });
@@ -332,7 +334,8 @@ impl History {
 
     /// A run that would not go on has changed nothing, and says what to do.
     fn refused(&mut self, safe: &Path, ran: &Ran, chain: &[u8], before: Vec<u8>) -> Checked {
-        if !ran.stderr.contains("hint: ") {
+        let is_fault = ran.stderr.contains("a fault of the program");
+        if is_fault || !ran.stderr.contains("hint: ") {
             return Err(told("cryo apply refuses and says not what to do", ran));
         }
         if whole_lines(&self.read_chain()) != whole_lines(chain) {
