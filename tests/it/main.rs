@@ -34,6 +34,7 @@ mod lost;
 mod meter;
 mod nvml;
 mod pipelines;
+mod plots;
 mod project;
 mod reference;
 mod rewound;
