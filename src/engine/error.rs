@@ -263,57 +263,8 @@ impl EngineError {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Leakage { .. } => Some("remove these rows from one of the two files".into()),
-            Self::Folder(FolderError::Manifest(_)) => Some(
-                "restore it from a backup; `cryo model pull NAME` downloads a base model again".into(),
-            ),
-            Self::HeadChanged { file, version, .. } => Some(format!(
-                "remove {} to go on from version {version}; going back to another one takes a receipt",
-                file.display()
-            )),
-            Self::OtherBase { .. } => Some(
-                "name the earlier base again, or give the pipeline another name to start a new lineage".into(),
-            ),
-            Self::SplitLost(_) | Self::SplitDamaged { .. }
-            | Self::HoldoutKeyGone(_)
-            | Self::HoldoutKeyLost(_) => {
-                Some("restore it from a backup; nothing was spent".into())
-            }
-            Self::ReceiptsLost { bucket, .. } => Some(format!(
-                "restore the newest receipts from a backup; where there are none, move {} aside: the joules in it are lost, and the chain goes on",
-                bucket.display()
-            )),
-            Self::LeaseElsewhere { agent_url, .. } => Some(match agent_url {
-                Some(url) => format!("run `cryo apply` once with agent_url = \"{url}\" and that agent running"),
-                None => "run `cryo apply` once without `agent_url`".into(),
-            }),
-            Self::NoNote(_) => Some(
-                "restore it from a backup, or remove it: a lease of this project's bucket is found without it, and one of an agent is charged in full when its time is over".into(),
-            ),
-            Self::NoRecipe(_) | Self::NoSuchRow { .. } => {
-                Some("it can be trained again only with the files and rows it was trained with".into())
-            }
             Self::Records(error) => error.hint(),
             Self::HoldoutKey(error) => error.hint(),
-            Self::KeyLost(_) => Some(
-                "restore it from a backup, or move receipts/ and .cryo/ aside to start a new chain"
-                    .into(),
-            ),
-            Self::ChainLost(_) => Some(
-                "restore receipts/ from a backup; to start a new chain, move .cryo/ aside as well: it holds the key, the versions and the bucket of the old one"
-                    .into(),
-            ),
-            Self::Labels { .. } => {
-                Some("give the pipeline another name to start a new lineage".into())
-            }
-            Self::BudgetTooSmall | Self::BudgetUsedUp(_) => {
-                Some("raise the task's budget_joules".into())
-            }
-            Self::Unmeasured { .. } => Some("`cryo meter` shows which probe answers, and why one does not".into()),
-            Self::Diverged(_) => Some(
-                "lower learning_rate, set max_grad_norm = 1, or check the base model's weights"
-                    .into(),
-            ),
             Self::Settings(error) => error.hint(),
             Self::File(error) => error.hint(),
             Self::Chain(error) => Some(error.hint()),
@@ -322,9 +273,6 @@ impl EngineError {
             Self::Baseline(error) => error.hint(),
             Self::Agent(error) => error.hint(),
             Self::Listen(error) => error.hint(),
-            Self::Fetch(FetchError::NoSource { .. }) => {
-                Some("check the network, or add a local folder to the model's `sources`".into())
-            }
             Self::Fetch(FetchError::File(error))
             | Self::Folder(FolderError::File(error))
             | Self::Adapter(AdapterError::File(error))
@@ -333,15 +281,70 @@ impl EngineError {
             | Self::Record(RecordError::File(error)) => error.hint(),
             Self::Analytics(error) => error.hint(),
             Self::Device(error) => Some(error.hint().into()),
-            Self::Version(VersionError::Gone(_)) => Some(
-                "restore .cryo/adapters from a backup; nothing was spent".into(),
-            ),
-            Self::Version(VersionError::Absent { .. }) => Some(
-                "restore .cryo/versions from a backup; the chain and the bucket are untouched"
-                    .into(),
-            ),
-            _ => None,
+            Self::HeadChanged { file, version, .. } => Some(format!(
+                "remove {} to go on from version {version}; going back to another one takes a receipt",
+                file.display()
+            )),
+            Self::ReceiptsLost { bucket, .. } => Some(format!(
+                "restore the newest receipts from a backup; where there are none, move {} aside: the joules in it are lost, and the chain goes on",
+                bucket.display()
+            )),
+            Self::LeaseElsewhere {
+                agent_url: Some(url),
+                ..
+            } => Some(format!(
+                "run `cryo apply` once with agent_url = \"{url}\" and that agent running; if it is gone for good, remove the note"
+            )),
+            _ => self.advice().map(Into::into),
         }
+    }
+
+    /// What a person can do, where that is the same whatever the error says.
+    const fn advice(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Leakage { .. } => "remove these rows from one of the two files",
+            Self::Folder(FolderError::Manifest(_)) => {
+                "restore it from a backup; `cryo model pull NAME` downloads a base model again"
+            }
+            Self::OtherBase { .. } => {
+                "name the earlier base again, or give the pipeline another name to start a new lineage"
+            }
+            Self::SplitLost(_)
+            | Self::SplitDamaged { .. }
+            | Self::HoldoutKeyGone(_)
+            | Self::HoldoutKeyLost(_) => "restore it from a backup; nothing was spent",
+            Self::LeaseElsewhere { .. } => "run `cryo apply` once without `agent_url`",
+            Self::NoNote(_) => {
+                "restore it from a backup, or remove it: a lease of this project's bucket is found without it, and one of an agent is charged in full when its time is over"
+            }
+            Self::NoRecipe(_) | Self::NoSuchRow { .. } => {
+                "it can be trained again only with the files and rows it was trained with"
+            }
+            Self::KeyLost(_) => {
+                "restore it from a backup, or move receipts/ and .cryo/ aside to start a new chain"
+            }
+            Self::ChainLost(_) => {
+                "restore receipts/ from a backup; to start a new chain, move .cryo/ aside as well: it holds the key, the versions and the bucket of the old one"
+            }
+            Self::Labels { .. } => "give the pipeline another name to start a new lineage",
+            Self::BudgetTooSmall | Self::BudgetUsedUp(_) => "raise the task's budget_joules",
+            Self::Unmeasured { .. } => {
+                "`cryo meter` shows which probe answers, and why one does not"
+            }
+            Self::Diverged(_) => {
+                "lower learning_rate, set max_grad_norm = 1, or check the base model's weights"
+            }
+            Self::Fetch(FetchError::NoSource { .. }) => {
+                "check the network, or add a local folder to the model's `sources`"
+            }
+            Self::Version(VersionError::Gone(_)) => {
+                "restore .cryo/adapters from a backup; nothing was spent"
+            }
+            Self::Version(VersionError::Absent { .. }) => {
+                "restore .cryo/versions from a backup; the chain and the bucket are untouched"
+            }
+            _ => return None,
+        })
     }
 }
 

@@ -133,7 +133,16 @@ fn killed(lab: &Lab, receipts: usize) {
         fs::read_to_string(lab.path("receipts/receipts.jsonl"))
             .map_or(0, |text| text.lines().count())
     };
-    while !lab.path(".cryo/open-lease.json").exists() || count() < receipts {
+    // The note comes first, and the lease is taken when the journal knows it.
+    let is_taken = || {
+        let note = fs::read_to_string(lab.path(".cryo/open-lease.json")).unwrap_or_default();
+        let note: serde_json::Value = serde_json::from_str(&note).unwrap_or_default();
+        let journal = fs::read_to_string(lab.path(".cryo/bucket/journal.jsonl"));
+        let lease = note["lease"].as_str();
+        note["agent_url"].is_string()
+            || lease.is_some_and(|lease| journal.is_ok_and(|text| text.contains(lease)))
+    };
+    while !is_taken() || count() < receipts {
         assert!(child.try_wait().unwrap().is_none(), "the run has ended");
         thread::sleep(Duration::from_millis(1));
     }
