@@ -55,13 +55,20 @@ pub enum Event {
         done: u64,
         /// Training loss, in nats.
         loss: Option<f64>,
-        /// Net joules of the task so far.
-        joules: Joules,
-        /// Gross power since the progress before.
-        watts: Watts,
+        /// What it costs, where it is metered.
+        cost: Option<Cost>,
     },
     /// A receipt was appended.
     Recorded(Box<Entry>),
+}
+
+/// What a task costs while it runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cost {
+    /// Net joules so far.
+    pub joules: Joules,
+    /// Gross power since the progress before.
+    pub watts: Watts,
 }
 
 /// Where events go.

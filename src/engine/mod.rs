@@ -40,7 +40,7 @@ pub use budget::{Budget, Spending};
 pub use cadence::Cadence;
 pub use check::{Demand, check_files};
 pub use error::EngineError;
-pub use event::{Event, Events};
+pub use event::{Cost, Event, Events};
 pub use jobs::{Recipe, Rerun, gate_cautions, read_split, rerun, select_rows, split_of_files};
 pub use judge::Judge;
 pub use lost::{open_records, read_all_records, record_files};

@@ -1,7 +1,7 @@
 //! What one run of one task works with: its receipt, its joules, and the chain to announce in.
 
 use super::error::EngineError;
-use super::event::{Event, Events};
+use super::event::{Cost, Event, Events};
 use super::metered::{Metered, Part};
 use super::recording::Recorder;
 use super::stop::Stop;
@@ -36,8 +36,10 @@ impl Run<'_> {
         (self.events)(Event::Progress {
             done: done as u64,
             loss,
-            joules: self.metered.spent(),
-            watts: self.metered.watts(),
+            cost: Some(Cost {
+                joules: self.metered.spent(),
+                watts: self.metered.watts(),
+            }),
         });
     }
 

@@ -28,9 +28,10 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
         }
         let encodes = receipt.task_kind == Some(TaskKind::Index);
         if let Some(base) = receipt.base_model_hash
-            && seen.insert((base, encodes))
+            && (encodes || !is_version(case, base))
+            && seen.insert(base)
         {
-            check_base(case, &at, (base, encodes), &mut bases);
+            check_base(case, &at, base, &mut bases);
         }
         if let Some(model) = receipt.makes_head().filter(|_| receipt.is_judged())
             && !case.records.standing().is_collected(&model)
@@ -56,13 +57,13 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
     Ok(())
 }
 
-fn check_base(case: &Case<'_>, at: &str, (base, encodes): (Digest, bool), bases: &mut Tally) {
+fn is_version(case: &Case<'_>, model: Digest) -> bool {
     let mut lines = case.records.standing().lines().values();
-    let is_version = lines.any(|line| line.version_of(base).is_some());
-    // Versions are looked at where they were accepted. An index is made with a model of cryo.toml.
-    if is_version && !encodes {
-        return;
-    }
+    lines.any(|line| line.version_of(model).is_some())
+}
+
+/// Versions are looked at where they were accepted. An index is made with a model of cryo.toml.
+fn check_base(case: &Case<'_>, at: &str, base: Digest, bases: &mut Tally) {
     match case.cache.find(&base) {
         Some(folder) => {
             let whole = Manifest::check(&folder, &base).map(|_| ());

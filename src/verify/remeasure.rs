@@ -144,6 +144,7 @@ pub fn remeasure(
         .compute
         .clone()
         .with_precision(receipt.env.precision)?;
+    let mut before = 0;
     let sides = [
         ("before", judged.result.base_losses_hash),
         ("after", judged.result.new_losses_hash),
@@ -156,7 +157,8 @@ pub fn remeasure(
             None => {
                 let path = model_folder(subject, &versions, losses.measured.model)?;
                 let judge = Judge::load(&path, &losses.measured, &labels, &versions, &compute)?;
-                let outcome = judge.outcome(&texts, seen)?;
+                let outcome = judge.outcome(&texts, &mut |done| seen(before + done))?;
+                before += texts.len();
                 outcome.losses.into_iter().zip(outcome.correct).collect()
             }
         };

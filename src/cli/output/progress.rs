@@ -72,16 +72,13 @@ impl<'a> Progress<'a> {
                 ));
             }
             Event::Stage { what, total } => self.begin(what, total),
-            Event::Progress {
-                done,
-                loss,
-                joules,
-                watts,
-            } => {
-                let loss = loss
-                    .map(|loss| format!("loss {loss:.3}  "))
-                    .unwrap_or_default();
-                self.advance(done, &format!("{loss}{}  {watts}", joules.human()));
+            Event::Progress { done, loss, cost } => {
+                let loss = loss.map(|loss| format!("loss {loss:.3}  "));
+                let cost = cost.map(|cost| format!("{}  {}", cost.joules.human(), cost.watts));
+                self.advance(
+                    done,
+                    &(loss.unwrap_or_default() + &cost.unwrap_or_default()),
+                );
             }
             Event::Recorded(entry) => self.recorded(&entry),
         }

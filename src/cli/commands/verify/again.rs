@@ -7,9 +7,9 @@ use crate::cli::output::Progress;
 use crate::engine::{EngineError, Event, Workspace, open_records};
 use crate::pipeline::Task;
 use crate::receipts::Receipt;
-use crate::units::{Joules, Watts, count};
+use crate::units::count;
 use crate::verify::{Report, Sources, Status, Subject, newest_verdict, remeasure, replay};
-use crate::words::Backend;
+use crate::words::{Backend, KnownBy};
 
 /// Measures a verdict again: so many rows of it, and that of a receipt or the newest one.
 pub(super) fn remeasured(
@@ -28,7 +28,7 @@ pub(super) fn remeasured(
     let workspace = workspace_of(context, &receipt)?;
     let (task, path) = gate_of(&workspace, &receipt)?;
     let limit = (rows > 0).then_some(rows);
-    progress.show(stage("measuring again", 0));
+    progress.show(stage("measuring again", to_measure(&receipt, limit)));
     let compute = context.compute()?;
     let sources = Sources {
         gate: &workspace.split_rows(task, &path)?,
@@ -125,6 +125,17 @@ pub(super) fn replayed(
     Ok(())
 }
 
+/// How often a row will be evaluated: before and after, but for what follows from class shares.
+fn to_measure(receipt: &Receipt, limit: Option<usize>) -> u64 {
+    let texts = receipt.gate.as_ref().map_or(0, |gate| gate.terms.n);
+    let rows = limit.map_or(texts, |limit| texts.min(limit as u64));
+    let known_by = receipt.result().map(|result| result.base.known_by);
+    match known_by {
+        Some(KnownBy::ClassShares) => rows,
+        _ => 2 * rows,
+    }
+}
+
 const fn stage(what: &'static str, total: u64) -> Event {
     Event::Stage { what, total }
 }
@@ -133,8 +144,7 @@ fn going_on(done: usize) -> Event {
     Event::Progress {
         done: done as u64,
         loss: None,
-        joules: Joules::ZERO,
-        watts: Watts(0.0),
+        cost: None,
     }
 }
 
