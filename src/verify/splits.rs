@@ -1,18 +1,19 @@
 //! The gate splits: each file is what its root says, and each look names the earlier splits that
 //! share rows with its own.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Case;
 use super::report::{Report, Tally, place};
 use crate::digest::Digest;
 use crate::engine::{EngineError, read_split};
-use crate::gate::{HoldoutKey, Salt, Split, SplitRow, TextKey};
+use crate::gate::{HoldoutKey, Salt, Split, SplitRow};
 use crate::receipts::{Holdout, Kind, Receipt, Share};
 
 pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineError> {
     let mut tally = Tally::default();
     let mut known: BTreeMap<Digest, Split> = BTreeMap::new();
+    let mut apart = BTreeSet::new();
     for receipt in case.receipts()? {
         let at = place(receipt.seq, &receipt.task_name);
         // An answer repeats what its commit says.
@@ -46,7 +47,7 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
         }
         let end = read(case, &key.salt(), holdout.root, &mut known)
             .and_then(|()| look_is_of(&receipt, holdout, &known))
-            .and_then(|()| nothing_trained_on(case, &receipt, holdout, &known));
+            .and_then(|()| nothing_trained_on(case, &receipt, (holdout.root, &known), &mut apart));
         tally.take(&at, end);
     }
     tally.report(
@@ -72,20 +73,18 @@ fn read(
     if split.root(salt) != root {
         return Err("holdout.root: the rows of its split have another one".into());
     }
-    let texts = |split: &Split| -> HashMap<Digest, TextKey> {
-        split.rows().iter().map(|row| (row.row, row.key)).collect()
-    };
-    let mine = texts(&split);
-    if mine.len() != split.rows().len() {
+    let rows = split.rows().iter();
+    let texts: HashMap<Digest, Digest> = rows.map(|row| (row.row, row.key.by_text())).collect();
+    if texts.len() != split.rows().len() {
         return Err("holdout.root: a row is twice in its split".into());
     }
     // Equal rows have equal texts, whatever keys are said of them.
-    for (other, rows) in known.iter() {
-        let is_denied = |row: &&SplitRow| {
-            let here = mine.get(&row.row);
-            here.is_some_and(|key| key.by_text() != row.key.by_text())
+    for (other, earlier) in known.iter() {
+        let is_denied = |row: &SplitRow| {
+            let here = texts.get(&row.row);
+            here.is_some_and(|text| *text != row.key.by_text())
         };
-        if rows.rows().iter().any(|row| is_denied(&row)) {
+        if earlier.rows().iter().any(is_denied) {
             return Err(format!(
                 "holdout.shares: a row of the split {} is here under the key of another text",
                 other.short()
@@ -97,13 +96,14 @@ fn read(
 }
 
 /// Whether no row of a split is one that the candidate, or what it was made from, was trained on.
+/// `apart` are the splits and adapters of which that is known.
 fn nothing_trained_on(
     case: &Case<'_>,
     receipt: &Receipt,
-    holdout: &Holdout,
-    known: &BTreeMap<Digest, Split>,
+    (root, known): (Digest, &BTreeMap<Digest, Split>),
+    apart: &mut BTreeSet<(Digest, Digest)>,
 ) -> Result<(), String> {
-    let (Some(split), Some(base)) = (known.get(&holdout.root), receipt.base_model_hash) else {
+    let (Some(split), Some(base)) = (known.get(&root), receipt.base_model_hash) else {
         return Ok(());
     };
     let line = case.records.standing().line(&receipt.pipeline);
@@ -111,10 +111,10 @@ fn nothing_trained_on(
     let adapters = lineage.iter().map(|version| version.adapter);
     let gone = |adapter: &Digest| case.records.standing().is_collected(adapter);
     let rows: HashSet<Digest> = split.rows().iter().map(|row| row.row).collect();
-    for adapter in adapters
-        .chain(receipt.adapter_hash)
-        .filter(|adapter| !gone(adapter))
-    {
+    for adapter in adapters.chain(receipt.adapter_hash) {
+        if gone(&adapter) || !apart.insert((root, adapter)) {
+            continue;
+        }
         let trained = case.versions.rows_of(&adapter);
         let trained = trained.map_err(|error| error.to_string())?;
         if trained.iter().any(|row| rows.contains(row)) {
