@@ -192,7 +192,7 @@ impl IndexStore {
         rows: impl IntoIterator<Item = IndexRow>,
     ) -> Result<IndexState, AnalyticsError> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let staging = Staging::new(&folder.join(".building"))?;
+        let staging = Staging::under_lock(&folder.join(".building"))?;
         let built = staging.path().join("index.duckdb");
         let state = write(&built, encoder, dim, rows.into_iter())
             .map_err(AnalyticsError::database(&self.path))?;

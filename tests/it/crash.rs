@@ -62,3 +62,20 @@ fn ten_kills_leave_a_chain_that_verifies_a_whole_head_and_no_joule_more() {
         lab.cryo(&["predict", "a good film"]).expect(0);
     }
 }
+
+#[test]
+fn what_a_killed_run_was_making_is_taken_away_by_the_next() {
+    let lab = Lab::new();
+    lab.apply().expect(0);
+    let left = |folder: &str, end: &str| {
+        let name = format!(".cryo/{folder}/.staging-{}-{end}", "0".repeat(64));
+        lab.write(&format!("{name}/model.safetensors"), "half of it");
+        lab.path(&name)
+    };
+    let ours = [left("versions", "aB3xYz"), left("adapters", "aB3xYz")];
+    let others = left("versions", "not-ours");
+    lab.apply().expect(0);
+    assert!(ours.iter().all(|folder| !folder.exists()));
+    assert!(others.exists(), "what the program did not make stays");
+    lab.cryo(&["verify"]).expect(0);
+}

@@ -16,6 +16,7 @@ mod by_hand;
 mod card;
 mod chain;
 mod crash;
+mod deaf;
 mod documents;
 mod energy;
 mod faults;

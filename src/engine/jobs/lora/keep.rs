@@ -44,7 +44,7 @@ impl LoraJob {
             recipe_hash: Some(Digest::of(&recipe_bytes)),
             ..trained.record(self)
         });
-        let staging = Staging::new(&self.versions.adapter(&Digest::ZERO))?;
+        let staging = Staging::under_lock(&self.versions.adapter(&Digest::ZERO))?;
         trained
             .adapter
             .save(&staging, &folder.config, &folder.name.to_string())?;
@@ -91,7 +91,7 @@ impl LoraJob {
         folder: &Folder,
         adapter: &Adapter,
     ) -> Result<Digest, EngineError> {
-        let staging = Staging::new(&self.versions.folder(&Digest::ZERO))?;
+        let staging = Staging::under_lock(&self.versions.folder(&Digest::ZERO))?;
         let merged = merge(&folder.weights, adapter);
         let name = write_folder(&staging, folder, &merged, &self.labels)?.name();
         let place = self.versions.folder(&name);
