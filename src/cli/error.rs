@@ -1,5 +1,7 @@
 //! Errors as a person sees them: what, where, what to do, and the exit code.
 
+use serde_json::Value;
+
 use super::exit::Exit;
 use crate::analytics::AnalyticsError;
 use crate::energy::agent::AgentError;
@@ -20,6 +22,8 @@ pub struct CliError {
     pub hint: Option<String>,
     /// Errors in a file, with their places.
     pub diagnostics: Option<(SourceText, Vec<Diagnostic>)>,
+    /// What tasks came to before it.
+    pub tasks: Option<Value>,
     /// The exit code.
     pub exit: Exit,
 }
@@ -31,6 +35,7 @@ impl CliError {
             message: message.into(),
             hint: None,
             diagnostics: None,
+            tasks: None,
             exit: Exit::Invalid,
         }
     }
@@ -120,6 +125,7 @@ impl From<EngineError> for CliError {
             message,
             hint,
             diagnostics,
+            tasks: None,
             exit,
         }
     }

@@ -62,8 +62,9 @@ struct Started<'a> {
 }
 
 impl Node {
-    /// Runs a pipeline, task by task. What each does is decided anew when its turn comes. A task
-    /// that fails, or whose rows are at fault, does not stop those that do not need it.
+    /// Runs a pipeline, task by task, and adds what each came to. What it does is decided anew when
+    /// its turn comes. A task that fails, or whose rows are at fault, does not stop those that do
+    /// not need it.
     ///
     /// # Errors
     /// When the records themselves cannot be read or written, or no task may go on: the model, its
@@ -73,8 +74,8 @@ impl Node {
         workspace: &Workspace,
         stop: &Stop,
         events: Events<'_>,
-    ) -> Result<Vec<(String, TaskOutcome)>, EngineError> {
-        let mut outcomes: Vec<(String, TaskOutcome)> = Vec::new();
+        outcomes: &mut Vec<(String, TaskOutcome)>,
+    ) -> Result<(), EngineError> {
         let tasks = &workspace.pipeline.tasks;
         for task in tasks {
             // What concerns the whole run shows before a task spends a joule.
@@ -99,7 +100,7 @@ impl Node {
             outcomes.push((task.name.value.clone(), outcome));
         }
         self.catch_up(events);
-        Ok(outcomes)
+        Ok(())
     }
 
     fn decide_and_run(

@@ -180,3 +180,23 @@ fn a_run_whose_meter_does_not_start_is_put_on_record_by_the_next() {
     );
     lab.cryo(&["verify"]).expect(0);
 }
+
+#[test]
+fn what_a_task_came_to_is_told_though_the_run_ends_in_an_error() {
+    let (lab, server) = (Lab::new(), Lab::new());
+    let agent = Agent::start(&server);
+    let deaf = Deaf {
+        from: "POST /v1/settle",
+        to: "POST /v1/take",
+        until: "nothing",
+    };
+    let bridge = Bridge::to(agent.at, deaf);
+    let url = format!("http://{}", bridge.at);
+    let args = ["apply", "p.toml", "--json"];
+    let ended = lab.cryo_with(&args, &[("CRYO_AGENT_URL", &url)]).expect(1).json();
+    assert_eq!(ended["status"], "error");
+    assert!(ended["error"].is_string());
+    assert_eq!(ended["tasks"][0]["task"], "index");
+    assert_eq!(ended["tasks"][0]["receipt"]["kind"], "decision");
+    assert_eq!(ended["tasks"].as_array().unwrap().len(), 1);
+}

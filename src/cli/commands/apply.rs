@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::hints::{quoted, shown};
 use super::{Context, entry_json};
@@ -33,12 +33,20 @@ pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Ex
     let plan = node.plan(&workspace, &workspace.pipeline.tasks)?;
     let mut progress = Progress::new(context.output);
     progress.show(Event::Planned(plan.clone()));
-    let ran = node.apply(&workspace, &stop.asked, &mut |event| {
+    let mut outcomes = Vec::new();
+    let mut show = |event| {
         stop.watch(&event);
         progress.show(event);
-    });
+    };
+    let ran = node.apply(&workspace, &stop.asked, &mut show, &mut outcomes);
     progress.finish();
-    let outcomes = ran?;
+    if let Err(error) = ran {
+        // What came before it is on record, and told.
+        return Err(CliError {
+            tasks: Some(tasks_json(&outcomes)),
+            ..error.into()
+        });
+    }
     let bucket = node.agent.bucket().map_err(EngineError::from)?;
     drop(node);
 
@@ -127,9 +135,8 @@ impl CtrlC {
     }
 }
 
-fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit) {
-    let output = context.output;
-    let tasks: Vec<_> = outcomes
+fn tasks_json(outcomes: &[(String, TaskOutcome)]) -> Value {
+    outcomes
         .iter()
         .map(|(name, outcome)| match outcome {
             TaskOutcome::Skipped => json!({"task": name, "outcome": "skipped"}),
@@ -139,8 +146,12 @@ fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit
                 json!({"task": name, "outcome": "recorded", "receipt": entry_json(entry)})
             }
         })
-        .collect();
-    output.json(&json!({"status": exit.as_str(), "tasks": tasks}));
+        .collect()
+}
+
+fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit) {
+    let output = context.output;
+    output.json(&json!({"status": exit.as_str(), "tasks": tasks_json(outcomes)}));
     if output.is_json() {
         return;
     }

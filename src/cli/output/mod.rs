@@ -105,12 +105,16 @@ impl Output {
         if let Some(hint) = error.hint.as_deref().filter(|hint| !hint.is_empty()) {
             self.note(format!("hint: {hint}"));
         }
-        self.json(&json!({
+        let mut value = json!({
             "status": error.exit.as_str(),
             "error": error.message,
             "hint": error.hint,
             "diagnostics": error.diagnostics.as_ref().map(|(source, found)| diagnostics_json(source, found)),
-        }));
+        });
+        if let Some(tasks) = &error.tasks {
+            value["tasks"] = tasks.clone();
+        }
+        self.json(&value);
         error.exit
     }
 }
