@@ -193,7 +193,10 @@ fn what_a_task_came_to_is_told_though_the_run_ends_in_an_error() {
     let bridge = Bridge::to(agent.at, deaf);
     let url = format!("http://{}", bridge.at);
     let args = ["apply", "p.toml", "--json"];
-    let ended = lab.cryo_with(&args, &[("CRYO_AGENT_URL", &url)]).expect(1).json();
+    let ended = lab
+        .cryo_with(&args, &[("CRYO_AGENT_URL", &url)])
+        .expect(1)
+        .json();
     assert_eq!(ended["status"], "error");
     assert!(ended["error"].is_string());
     assert_eq!(ended["tasks"][0]["task"], "index");

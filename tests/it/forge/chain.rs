@@ -23,6 +23,9 @@ pub struct Receipt {
 /// What is done to a receipt after it has its place, and before it is signed.
 pub type Edit<'a> = &'a dyn Fn(usize, &mut Value);
 
+/// How a statement is signed: the bytes that are signed, and the line around them.
+pub type Seal<'a> = &'a dyn Fn(usize, &Value) -> (Vec<u8>, Envelope);
+
 /// A project whose chain is known, and which can be lied about.
 pub struct Owner {
     root: PathBuf,
@@ -114,12 +117,7 @@ impl Owner {
     }
 
     /// The same, with a say in how a statement is signed.
-    pub fn write_lines(
-        &self,
-        receipts: &[Receipt],
-        edit: Edit<'_>,
-        seal: &dyn Fn(usize, &Value) -> (Vec<u8>, Envelope),
-    ) {
+    pub fn write_lines(&self, receipts: &[Receipt], edit: Edit<'_>, seal: Seal<'_>) {
         let mut lines = String::new();
         let mut last = json!(Digest::ZERO);
         let mut hashes: HashMap<String, Value> = HashMap::new();

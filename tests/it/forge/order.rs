@@ -64,10 +64,13 @@ pub fn all(owner: &Owner) -> Vec<Story> {
     stories
 }
 
+/// What is done to a statement.
+type Change<'a> = &'a dyn Fn(&mut Value);
+
 /// What is signed otherwise than a receipt is, each with the words that tell of it.
 pub fn signed_otherwise(owner: &Owner, seq: usize) -> Vec<(&'static str, End)> {
     let extra = json!({"name": "extra", "digest": {"sha256": "0".repeat(64)}});
-    let edits: [(&str, &dyn Fn(&mut Value)); 7] = [
+    let edits: [(&str, Change<'_>); 7] = [
         ("subject", &|statement| statement["subject"] = json!([])),
         ("subject", &|statement| {
             statement["subject"]
@@ -76,7 +79,7 @@ pub fn signed_otherwise(owner: &Owner, seq: usize) -> Vec<(&'static str, End)> {
                 .push(extra.clone());
         }),
         ("subject", &|statement| {
-            statement["subject"][0]["name"] = json!("other")
+            statement["subject"][0]["name"] = json!("other");
         }),
         ("subject", &|statement| {
             statement["subject"][0]["digest"]["sha256"] = json!("0".repeat(64));
@@ -85,10 +88,10 @@ pub fn signed_otherwise(owner: &Owner, seq: usize) -> Vec<(&'static str, End)> {
             statement["subject"][0]["digest"]["sha512"] = json!("0".repeat(128));
         }),
         ("_type", &|statement| {
-            statement["_type"] = json!("https://in-toto.io/Statement/v0.1")
+            statement["_type"] = json!("https://in-toto.io/Statement/v0.1");
         }),
         ("predicateType", &|statement| {
-            statement["predicateType"] = json!("other")
+            statement["predicateType"] = json!("other");
         }),
     ];
     let mut ends = Vec::new();
