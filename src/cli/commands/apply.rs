@@ -170,7 +170,7 @@ fn summary(context: &Context<'_>, outcomes: &[(String, TaskOutcome)], exit: Exit
     }
 }
 
-fn failed_json(name: &str, outcome: &str, failure: &EngineFailure) -> serde_json::Value {
+fn failed_json(name: &str, outcome: &str, failure: &EngineFailure) -> Value {
     json!({
         "task": name, "outcome": outcome, "error": failure.error, "receipt": entry_json(&failure.entry)
     })
