@@ -19,8 +19,10 @@ struct Missed {
     lease: LeaseId,
     reserved: Joules,
     charged: Joules,
-    /// As far as the receipt says.
+    /// As far as the receipt or the journal says, or else as the runs beside it.
     paid_by: Option<PaidBy>,
+    /// Whether it is said.
+    says: bool,
 }
 
 /// Refuses to go on where the bucket knows of runs that ended and left a receipt, which is not here.
@@ -97,8 +99,10 @@ fn missed_by(journal: &Audit, records: &Records) -> Result<Vec<Missed>, EngineEr
         }
         let is_here = story.map(|_| PaidBy::Project);
         newer = is_here.or(missed.paid_by).or(newer);
+        let paid_by = is_here.or(missed.paid_by);
         found.push(Missed {
-            paid_by: is_here.or(missed.paid_by),
+            says: paid_by.is_some(),
+            paid_by,
             ..missed
         });
     }
@@ -108,7 +112,11 @@ fn missed_by(journal: &Audit, records: &Records) -> Result<Vec<Missed>, EngineEr
         missed.paid_by = missed.paid_by.or(before);
         before = missed.paid_by;
     }
-    found.retain(|missed| missed.paid_by == Some(PaidBy::Project));
+    let has_agent = found
+        .iter()
+        .any(|missed| missed.says && missed.paid_by == Some(PaidBy::Agent));
+    // Where agents paid too, nobody knows who did for a run that does not say.
+    found.retain(|missed| missed.paid_by == Some(PaidBy::Project) && (missed.says || !has_agent));
     Ok(found)
 }
 
@@ -124,5 +132,6 @@ fn charge_of(receipt: &Receipt) -> Option<Missed> {
         reserved: energy.map_or(charged, |energy| energy.joules_reserved),
         charged,
         paid_by: receipt.paid_by(None),
+        says: false,
     })
 }

@@ -77,20 +77,6 @@ impl Line {
         self.versions.get(at)
     }
 
-    /// The versions that led to a model, oldest first.
-    pub fn lineage(&self, model: Digest) -> Vec<&Version> {
-        let mut wanted = model;
-        let mut found = Vec::new();
-        for version in self.versions.iter().rev() {
-            if version.model == wanted {
-                found.push(version);
-                wanted = version.base;
-            }
-        }
-        found.reverse();
-        found
-    }
-
     pub(super) fn start(receipt: &Receipt, base: Digest) -> Self {
         Self {
             first_base: base,

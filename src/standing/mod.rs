@@ -125,10 +125,9 @@ impl Standing {
     }
 
     fn check_judged(&self, receipt: &Receipt, judged: &Judged<'_>) -> Result<(), Fault> {
-        let is_version = |line: &Line| line.version_of(judged.candidate.base).is_some();
         require(
             judged.result.base.known_by == KnownBy::Evaluation
-                || !self.lines.values().any(is_version),
+                || !self.is_version(judged.candidate.base),
             "gate.base.known_by",
             "a version has a head, so it is evaluated",
         )?;
@@ -225,6 +224,30 @@ impl Standing {
     /// The versions of a pipeline.
     pub fn line(&self, pipeline: &str) -> Option<&Line> {
         self.lines.get(pipeline)
+    }
+
+    /// The versions that led to a model, of whatever pipelines, oldest first.
+    pub fn lineage(&self, model: Digest) -> Vec<&Version> {
+        let mut found: Vec<&Version> = Vec::new();
+        let mut wanted = vec![model];
+        while let Some(model) = wanted.pop() {
+            let all = self.lines.values().flat_map(|line| &line.versions);
+            for version in all.filter(|version| version.model == model) {
+                // Equal updates of two pipelines are one.
+                if found.iter().all(|known| known.adapter != version.adapter) {
+                    found.push(version);
+                    wanted.push(version.base);
+                }
+            }
+        }
+        found.reverse();
+        found
+    }
+
+    /// Whether a model is a version of any pipeline.
+    pub fn is_version(&self, model: Digest) -> bool {
+        let mut lines = self.lines.values();
+        lines.any(|line| line.version_of(model).is_some())
     }
 
     /// The splits that decided something.

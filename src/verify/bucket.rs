@@ -35,6 +35,10 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
         opened: None,
         // Of the first run, should its process have died, only the next one tells.
         paid_by: case.receipts()?.find_map(|receipt| receipt.paid_by(None)),
+        has_agent: case.settings.agent_url.is_some()
+            || case
+                .receipts()?
+                .any(|receipt| receipt.paid_by(None) == Some(PaidBy::Agent)),
         older: 0,
         with_agent: 0,
     };
@@ -77,9 +81,11 @@ struct Books<'a> {
     opened: Option<Timestamp>,
     /// Whose bucket the newest lease was taken from.
     paid_by: Option<PaidBy>,
+    /// Whether an agent paid for any run, or is to: a run that died does not say who did.
+    has_agent: bool,
     /// Runs from before the journal begins.
     older: u64,
-    /// Runs that an agent paid for.
+    /// Runs that an agent paid for, or may have.
     with_agent: u64,
 }
 
@@ -111,10 +117,12 @@ impl Books<'_> {
                 is_noted: self.is_noted(id),
                 is_unfinished: self.journal.is_unfinished,
             };
-            // The journal's own time never goes back.
+            // The journal's own time never goes back. A run that died is put on record later, when
+            // its pipeline runs again.
+            let opened = story.opened.filter(|_| receipt.energy.is_some());
             let before = self.opened;
-            self.opened = story.opened.or(before);
-            if story.opened.is_some() && story.opened < before {
+            self.opened = opened.or(before);
+            if opened.is_some() && opened < before {
                 tally.wrong(format!(
                     "{at}: seq: its lease was taken before that of the run before it"
                 ));
@@ -130,7 +138,8 @@ impl Books<'_> {
         if receipt.charged().is_none() {
             return;
         }
-        if self.paid_by == Some(PaidBy::Agent) {
+        let is_guess = receipt.energy.is_none() && self.has_agent;
+        if self.paid_by == Some(PaidBy::Agent) || is_guess {
             self.with_agent += 1;
         } else if id::time(id.as_str()) >= Some(self.journal.begins) {
             tally.wrong(format!(
@@ -205,7 +214,7 @@ impl Books<'_> {
         }
         if self.with_agent > 0 {
             tally.absent(format!(
-                "{} paid by an agent, whose journal is not here",
+                "{} that an agent paid for, or that died without saying who did; its journal is not here",
                 counted(self.with_agent, "run")
             ));
         }

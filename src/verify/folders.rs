@@ -28,7 +28,7 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
         }
         let encodes = receipt.task_kind == Some(TaskKind::Index);
         if let Some(base) = receipt.base_model_hash
-            && (encodes || !is_version(case, base))
+            && (encodes || !case.records.standing().is_version(base))
             && seen.insert(base)
         {
             check_base(case, &at, base, &mut bases);
@@ -55,11 +55,6 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
     );
     merges.report(report, "merges", "merges made again, byte for byte");
     Ok(())
-}
-
-fn is_version(case: &Case<'_>, model: Digest) -> bool {
-    let mut lines = case.records.standing().lines().values();
-    lines.any(|line| line.version_of(model).is_some())
 }
 
 /// Versions are looked at where they were accepted. An index is made with a model of cryo.toml.

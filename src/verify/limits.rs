@@ -55,7 +55,7 @@ pub const LIMITS: [Limit; 12] = [
     ),
     naming(
         Names::Custody,
-        "that the trainer never saw the gate split",
+        "that the trainer never saw the gate split, or its texts in other letters",
         "a custodian who holds it",
     ),
     limit(
@@ -75,7 +75,7 @@ pub const LIMITS: [Limit; 12] = [
         WITNESS,
     ),
     limit(
-        "what a run without a verdict was at: the kind of its task, its split and its training, and that it came to no look",
+        "what a run without a verdict was at: the kind of its task, its split and its training, and that it came to no look, or to no verdict",
         WITNESS,
     ),
     limit(
@@ -83,7 +83,7 @@ pub const LIMITS: [Limit; 12] = [
         "building it again from the same rows",
     ),
     limit(
-        "that training stopped since all steps were done, where the budget was used up just then",
+        "why training ended at its last step, and settings that change no number of it",
         "a second meter",
     ),
     naming(
@@ -92,7 +92,7 @@ pub const LIMITS: [Limit; 12] = [
         "whoever gave you the keys",
     ),
     limit(
-        "words that decide nothing: `reason`, the names of files and of the device, how many rows of a split's files repeat a text, and the program and backend of a run without a verdict",
+        "words that decide nothing: `reason`, members that this version does not know, the names of files and of the device, how many rows of a split's files repeat a text, and the program and backend of a run without a verdict",
         "nobody",
     ),
 ];

@@ -53,7 +53,7 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
     tally.report(
         report,
         "splits",
-        "splits whose rows are here, named with all that share them, none trained on",
+        "splits whose rows are here, named with all that share them, no row trained on",
     );
     Ok(())
 }
@@ -106,8 +106,7 @@ fn nothing_trained_on(
     let (Some(split), Some(base)) = (known.get(&root), receipt.base_model_hash) else {
         return Ok(());
     };
-    let line = case.records.standing().line(&receipt.pipeline);
-    let lineage = line.map_or_else(Vec::new, |line| line.lineage(base));
+    let lineage = case.records.standing().lineage(base);
     let adapters = lineage.iter().map(|version| version.adapter);
     let gone = |adapter: &Digest| case.records.standing().is_collected(adapter);
     let rows: HashSet<Digest> = split.rows().iter().map(|row| row.row).collect();

@@ -58,3 +58,20 @@ fn what_cannot_be_done_again_is_said_and_is_no_success() {
         "no file in pipelines/ or beside cryo.toml declares the pipeline lab",
     );
 }
+
+#[test]
+fn rows_that_repeat_and_work_that_is_cut_up_come_out_the_same() {
+    let lab = Lab::new();
+    lab.edit(
+        "p.toml",
+        "batch_size = 32",
+        "batch_size = 32\nmicro_batch_size = 7",
+    );
+    let rows = std::fs::read_to_string(lab.path("data/train.csv")).unwrap();
+    let again: Vec<&str> = rows.lines().skip(1).collect();
+    lab.write("data/train.csv", &format!("{rows}{}\n", again.join("\n")));
+    lab.edit("p.toml", "max_steps = 15", "max_steps = 60");
+    lab.apply().expect(0);
+    lab.cryo(&["verify", "--remeasure", "--replay", "2"])
+        .expect(0);
+}

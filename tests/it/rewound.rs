@@ -250,3 +250,50 @@ fn no_split_shares_a_text_with_another_or_with_what_was_ever_trained_on() {
         "{said}"
     );
 }
+
+#[test]
+fn what_a_version_was_trained_on_judges_no_other_pipeline_that_starts_from_it() {
+    let lab = Lab::new();
+    lab.apply().expect(0);
+    let hex = lab.history()[2]["new_model_hash"]
+        .as_str()
+        .unwrap()
+        .replace("sha256:", "");
+    let folder = lab.path(&format!(".cryo/versions/{hex}"));
+    let weights = cryoflux::digest::Digest::of_file(&folder.join("model.safetensors")).unwrap();
+    let settings = fs::read_to_string(lab.path("cryo.toml")).unwrap();
+    let model = format!(
+        "[models.v1]\nsources = [\"{}\"]\nsha256 = \"{weights}\"\n",
+        folder.display()
+    );
+    lab.write("cryo.toml", &format!("{settings}\n{model}"));
+    lab.write("other/train.csv", &crate::lab::rows(600, 500_000));
+    lab.write("other/gate.csv", &crate::lab::rows(1500, 0));
+    let text = fs::read_to_string(lab.path("p.toml")).unwrap();
+    let text = text
+        .replace("name = \"lab\"", "name = \"lab2\"")
+        .replace("base = \"tiny\"", "base = \"v1\"")
+        .replace("data/train*.csv", "other/train.csv")
+        .replace("data/gate.csv", "other/gate.csv");
+    lab.write("q.toml", &text);
+    let run = lab.cryo(&["apply", "q.toml", "--task", "learn"]).expect(3);
+    let said = run.stdout + &run.stderr;
+    assert!(said.contains("earlier training"), "{said}");
+    // Nor does it take other labels than that version answers with.
+    lab.write("other/gate.csv", &crate::lab::rows(400, 700_000));
+    lab.edit(
+        "q.toml",
+        "[\"negative\", \"positive\"]",
+        "[\"positive\", \"negative\"]",
+    );
+    let run = lab.cryo(&["apply", "q.toml", "--task", "learn"]).expect(3);
+    assert!((run.stdout + &run.stderr).contains("labels"));
+    lab.edit(
+        "q.toml",
+        "[\"positive\", \"negative\"]",
+        "[\"negative\", \"positive\"]",
+    );
+    let run = lab.cryo(&["apply", "q.toml", "--task", "learn"]);
+    assert!([0, 10].contains(&run.code), "{}{}", run.stdout, run.stderr);
+    lab.cryo(&["verify"]).expect(0);
+}

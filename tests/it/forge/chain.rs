@@ -101,6 +101,12 @@ impl Owner {
         kind == "deferred" || kind == "denied"
     }
 
+    /// Whether a receipt tells of a process that died: another run puts it on record, at some time.
+    pub fn is_of_a_dead_run(&self, seq: usize) -> bool {
+        let says = &self.truth[seq].says;
+        says["kind"] == "aborted" && says.get("energy").is_none()
+    }
+
     /// The commit that a receipt answers, and the other way round.
     pub fn partner(&self, seq: usize) -> Option<usize> {
         let id = &self.truth[seq].says["task_id"];

@@ -78,7 +78,7 @@ pub const LIMITS: [Limit; 9] = [
         of: any,
     },
     Limit {
-        line: "that training stopped since all steps were done",
+        line: "why training ended at its last step",
         members: &["train.stopped"],
         of: any,
     },

@@ -47,12 +47,11 @@ pub fn all(owner: &Owner) -> Vec<Story> {
             tell(format!("cut off before {seq}"), end, truth[..seq].to_vec());
             let mut moved = truth.to_vec();
             moved.swap(seq - 1, seq);
-            // It is the one that nothing else tells of that moves.
-            let mut of = vec![seq - 1, seq];
-            if of.iter().any(|&seq| owner.is_undone(seq)) {
-                of.retain(|&seq| owner.is_undone(seq));
+            // Nothing tells when these were written.
+            let is_timeless = |seq| owner.is_undone(seq) || owner.is_of_a_dead_run(seq);
+            if !is_timeless(seq - 1) && !is_timeless(seq) {
+                tell(format!("{seq} moved up"), vec![seq - 1, seq], moved);
             }
-            tell(format!("{seq} moved up"), of, moved);
         }
         let again = [&truth[..=seq], &truth[seq..]].concat();
         tell(format!("{seq} twice"), vec![seq], again.clone());

@@ -9,7 +9,6 @@ use crate::engine::error::EngineError;
 use crate::engine::run::Run;
 use crate::files::{self, Access, Staging};
 use crate::model::{ADAPTER_FILES, Adapter, Folder, Manifest, merge, write_folder};
-use crate::pipeline::LoraSettings;
 use crate::receipts::Train;
 use crate::versions::{RECIPE_FILE, ROWS_FILE, TEXTS_FILE};
 
@@ -65,11 +64,7 @@ impl LoraJob {
             max_tokens: self.max_tokens as u64,
             data_root,
             seed: self.pipeline_seed,
-            settings: LoraSettings {
-                // It only says how the work is cut up.
-                micro_batch_size: None,
-                ..self.lora.clone()
-            },
+            settings: self.lora.clone(),
             steps: steps as u64,
             task_name: self.task.clone(),
         }

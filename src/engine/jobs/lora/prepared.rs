@@ -119,8 +119,7 @@ impl LoraJob {
             data: rows,
         };
         let splits = Splits::read(&view, task, &eyes)?;
-        let line = view.standing.line(&workspace.pipeline.name);
-        let lineage = line.map_or_else(Vec::new, |line| line.lineage(base.name));
+        let lineage = view.standing.lineage(base.name);
         splits.refuse_leakage(&data, &workspace.versions.trained_texts(&lineage)?)?;
         let split = eyes.split(&salt, &splits.gate)?;
         let holdout = holdout(around, &splits, &split)?;
@@ -192,11 +191,9 @@ pub fn facts(
 ) -> Result<WorkFacts, EngineError> {
     let workspace = view.workspace;
     let data = workspace.rows(task)?;
-    let line = view.standing.line(&workspace.pipeline.name);
     let head = view.head();
-    let lineage = line
-        .zip(head)
-        .map_or_else(Vec::new, |(line, head)| line.lineage(head.model));
+    let base = Base::of(view)?;
+    let lineage = base.map_or_else(Vec::new, |base| view.standing.lineage(base.name));
     let trained = workspace.versions.trained_rows(&lineage)?;
     let gate = gate_of(accept);
     let (looks, looks_left) = looks(view, task, (lora, &gate))?;
@@ -257,8 +254,10 @@ fn check_model(
     lora_shape(lora, config)?.targets(config)?;
     compute.check_memory(&demand(lora, config))?;
     let pipeline = &view.workspace.pipeline;
-    match (&config.labels, view.head()) {
-        (Some(trained), Some(_)) if *trained != pipeline.labels => Err(EngineError::Labels {
+    let base = view.base()?;
+    let is_version = base.is_some_and(|base| view.standing.is_version(base));
+    match &config.labels {
+        Some(trained) if is_version && *trained != pipeline.labels => Err(EngineError::Labels {
             pipeline: pipeline.name.clone(),
             trained: trained.join(", "),
             listed: pipeline.labels.join(", "),

@@ -115,7 +115,7 @@ pub(super) fn demand(lora: &LoraSettings, config: &ModelConfig) -> Demand {
 }
 
 /// Digest of a task's settings in the form of RFC 8785; the names are those of the pipeline file.
-/// What only says how the work is cut up is not part of it.
+/// What only says how the work is cut up, and rounds sums otherwise, is not part of it.
 pub(super) fn config_hash(lora: &LoraSettings) -> Digest {
     let settings = LoraSettings {
         micro_batch_size: None,
