@@ -287,7 +287,7 @@ fn what_a_version_was_trained_on_judges_no_other_pipeline_that_starts_from_it() 
         "[\"positive\", \"negative\"]",
     );
     let run = lab.cryo(&["apply", "q.toml", "--task", "learn"]).expect(3);
-    assert!((run.stdout + &run.stderr).contains("labels"));
+    assert!((run.stdout + &run.stderr).contains("but the pipeline now lists"));
     lab.edit(
         "q.toml",
         "[\"positive\", \"negative\"]",
