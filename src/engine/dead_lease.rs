@@ -16,6 +16,7 @@ use crate::receipts::{Environment, Kind, Receipt};
 use crate::standing::Records;
 use crate::task::{TaskKind, TaskRun};
 use crate::units::Joules;
+use crate::words::PaidBy;
 
 /// What it takes to settle a lease.
 pub(super) struct Around<'a> {
@@ -143,7 +144,7 @@ impl Dead {
         };
         receipt.kind = Kind::Aborted;
         receipt.timestamp = now;
-        end.complete(&mut receipt);
+        end.complete(&mut receipt, recorder.settings.paid_by());
         recorder.append(receipt, events)?;
         Ok(())
     }
@@ -152,10 +153,7 @@ impl Dead {
     fn end(&self, around: &Around<'_>, has_announced: bool) -> Result<Option<End>, EngineError> {
         let agent = around.agent;
         match agent.abandon(&self.lease) {
-            // Nothing of it went unseen: it had come to its end.
-            Ok(ended) if ended.unseen.is_zero() && ended.charged < ended.reserved => {
-                Ok(Some(End::Settled(ended.charged)))
-            }
+            Ok(ended) if ended.was_measured() => Ok(Some(End::Settled(ended.charged))),
             Ok(abandoned) => Ok(Some(End::Abandoned(abandoned))),
             Err(AgentError::Refused(Refusal::NoLease(_))) => {
                 if around.opening == Opening::Lost {
@@ -245,7 +243,12 @@ enum End {
 }
 
 impl End {
-    fn complete(self, receipt: &mut Receipt) {
+    /// Says what became of it, in the bucket that was asked.
+    fn complete(self, receipt: &mut Receipt, bucket: PaidBy) {
+        receipt.paid_by = match self {
+            Self::Abandoned(_) | Self::Settled(_) | Self::Forgotten(_) => Some(bucket),
+            Self::Lost => None,
+        };
         receipt.reason = match self {
             Self::Abandoned(ended) => {
                 receipt.joules_forfeited = Some(ended.charged);
@@ -292,10 +295,12 @@ impl End {
 }
 
 fn explained(ended: &Abandoned) -> String {
-    format!(
-        "{} were measured, and with the highest power for the {:.1} s that nobody saw {} were charged",
-        ended.measured.human(),
-        ended.unseen.as_secs_f64(),
-        ended.charged.human()
-    )
+    let (measured, charged) = (ended.measured.human(), ended.charged.human());
+    match ended.unseen {
+        Some(unseen) => format!(
+            "{measured} were measured, and with the highest power for the {:.1} s that nobody saw {charged} were charged",
+            unseen.as_secs_f64()
+        ),
+        None => format!("{measured} were measured, and {charged} were charged before"),
+    }
 }

@@ -9,7 +9,6 @@ use crate::energy::{Baseline, Label, Measured};
 use crate::receipts::{Energy, ModelRecord, SigmaRecord};
 use crate::standing::caution;
 use crate::units::Joules;
-use crate::words::PaidBy;
 
 impl Node {
     /// What a receipt says of the joules of a closed lease.
@@ -34,10 +33,7 @@ impl Node {
             joules_reserved: reserved,
             joules_reserved_eval: bill.reserved_eval,
             joules_overshoot: (spent - reserved).at_least_zero(),
-            paid_by: match self.settings.agent_url {
-                Some(_) => PaidBy::Agent,
-                None => PaidBy::Project,
-            },
+            paid_by: self.settings.paid_by(),
             bucket_joules: left,
             baseline_hash: self.baseline.hash(),
             baseline_label: self.baseline.label,

@@ -19,10 +19,7 @@ struct Missed {
     lease: LeaseId,
     reserved: Joules,
     charged: Joules,
-    /// As far as the receipt or the journal says, or else as the runs beside it.
-    paid_by: Option<PaidBy>,
-    /// Whether it is said.
-    says: bool,
+    paid_by: PaidBy,
 }
 
 /// Refuses to go on where the bucket knows of runs that ended and left a receipt, which is not here.
@@ -82,41 +79,22 @@ pub(super) fn charge_again(
 
 /// The newest runs that this bucket paid for and does not know of, the newest first.
 fn missed_by(journal: &Audit, records: &Records) -> Result<Vec<Missed>, EngineError> {
-    let (mut found, mut before, mut newer) = (Vec::new(), None, None);
+    let mut found = Vec::new();
     for entry in records.chain().backwards() {
         let receipt = entry?.receipt;
         let Some(missed) = charge_of(&receipt) else {
             continue;
         };
         let story = journal.leases.get(&missed.lease);
-        if story.is_some_and(|story| story.end.is_some()) {
-            before = Some(PaidBy::Project);
+        let has_ended = story.is_some_and(|story| story.end.is_some());
+        if has_ended || id::time(&receipt.task_id) < Some(journal.begins) {
             break;
         }
-        if id::time(&receipt.task_id) < Some(journal.begins) {
-            before = missed.paid_by;
-            break;
+        // An agent may have lent from this bucket too.
+        if story.is_some() || missed.paid_by == PaidBy::Project {
+            found.push(missed);
         }
-        let is_here = story.map(|_| PaidBy::Project);
-        newer = is_here.or(missed.paid_by).or(newer);
-        let paid_by = is_here.or(missed.paid_by);
-        found.push(Missed {
-            says: paid_by.is_some(),
-            paid_by,
-            ..missed
-        });
     }
-    // Of runs that do not say, the one before each decides, and of the first of all the next.
-    let mut before = before.or(newer);
-    for missed in found.iter_mut().rev() {
-        missed.paid_by = missed.paid_by.or(before);
-        before = missed.paid_by;
-    }
-    let has_agent = found
-        .iter()
-        .any(|missed| missed.says && missed.paid_by == Some(PaidBy::Agent));
-    // Where agents paid too, nobody knows who did for a run that does not say.
-    found.retain(|missed| missed.paid_by == Some(PaidBy::Project) && (missed.says || !has_agent));
     Ok(found)
 }
 
@@ -131,7 +109,6 @@ fn charge_of(receipt: &Receipt) -> Option<Missed> {
         // A run whose process died does not say.
         reserved: energy.map_or(charged, |energy| energy.joules_reserved),
         charged,
-        paid_by: receipt.paid_by(None),
-        says: false,
+        paid_by: receipt.payer()?,
     })
 }

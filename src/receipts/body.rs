@@ -71,12 +71,13 @@ impl Form {
 
 /// One letter for each form, in the order of [`Form::ALL`]: `!` must be there, `?` may be, `-` must
 /// not. Members that every receipt has are not listed.
-pub const PRESENT: [(&str, &str); 29] = [
+pub const PRESENT: [(&str, &str); 30] = [
     ("commit_hash", "-!--?-----"),
     ("task_name", "!!!!!!----"),
     ("task_kind", "!!!!!-----"),
     ("joules_forfeited", "----?-----"),
     ("joules_measured", "----?-----"),
+    ("paid_by", "----?-----"),
     ("joules_train", "-!!-?-----"),
     ("joules_eval", "-!!-?--??-"),
     ("energy", "-!!-?--??-"),
@@ -266,6 +267,7 @@ impl Receipt {
             "task_kind" => self.task_kind.is_some(),
             "joules_forfeited" => self.joules_forfeited.is_some(),
             "joules_measured" => self.joules_measured.is_some(),
+            "paid_by" => self.paid_by.is_some(),
             "joules_train" => self.joules_train.is_some(),
             "joules_eval" => self.joules_eval.is_some(),
             "energy" => self.energy.is_some(),

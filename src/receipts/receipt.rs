@@ -76,6 +76,9 @@ pub struct Receipt {
     /// What of it was measured before the process died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules_measured: Option<Joules>,
+    /// Whose bucket was charged for a run that died; of any other, `energy` says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid_by: Option<PaidBy>,
     /// The part before the gate: loading, training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules_train: Option<Joules>,
@@ -170,6 +173,7 @@ impl Receipt {
             joules_spent: None,
             joules_forfeited: None,
             joules_measured: None,
+            paid_by: None,
             joules_train: None,
             joules_eval: None,
             energy: None,
@@ -210,11 +214,10 @@ impl Receipt {
         self.joules_spent.or(self.joules_forfeited)
     }
 
-    /// Whose bucket its lease was taken from. A run whose process died does not say, and is taken
-    /// to be paid as the run before it was.
-    pub fn paid_by(&self, before: Option<PaidBy>) -> Option<PaidBy> {
-        let said = self.energy.as_ref().map(|energy| energy.paid_by);
-        said.or(before)
+    /// Whose bucket was charged for it; nothing where none was.
+    pub fn payer(&self) -> Option<PaidBy> {
+        let metered = self.energy.as_ref().map(|energy| energy.paid_by);
+        metered.or(self.paid_by)
     }
 
     /// The model that it makes the head.

@@ -15,6 +15,7 @@ use crate::learn::DeviceChoice;
 use crate::model::fetch::Hub;
 use crate::pipeline::ModelSection;
 use crate::units::{Joules, Watts};
+use crate::words::PaidBy;
 
 /// Checked settings.
 #[derive(Debug, Clone)]
@@ -60,6 +61,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whose bucket lends.
+    pub const fn paid_by(&self) -> PaidBy {
+        match self.agent_url {
+            Some(_) => PaidBy::Agent,
+            None => PaidBy::Project,
+        }
+    }
+
     /// What holds where nobody says anything.
     pub(super) fn usual() -> Self {
         let cache = folder_from("XDG_CACHE_HOME", ".cache");

@@ -50,6 +50,11 @@ fn joules(receipt: &Receipt) -> Result<(), Fault> {
         "it is there if, and only if, joules are forfeited and nobody was left to state energy",
     )?;
     require(
+        receipt.paid_by.is_some() == (receipt.charged().is_some() && energy.is_none()),
+        "paid_by",
+        "it is there if, and only if, a bucket was charged and nobody was left to state energy",
+    )?;
+    require(
         receipt.joules_measured <= forfeited,
         "joules_measured",
         "more was measured than charged",

@@ -33,12 +33,6 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
         journal: &journal,
         answered: BTreeSet::new(),
         opened: None,
-        // Of the first run, should its process have died, only the next one tells.
-        paid_by: case.receipts()?.find_map(|receipt| receipt.paid_by(None)),
-        has_agent: case.settings.agent_url.is_some()
-            || case
-                .receipts()?
-                .any(|receipt| receipt.paid_by(None) == Some(PaidBy::Agent)),
         older: 0,
         with_agent: 0,
     };
@@ -54,8 +48,8 @@ pub(super) fn check(case: &Case<'_>, report: &mut Report) -> Result<(), EngineEr
 
 /// What is known where the bucket is not here.
 fn without_journal(case: &Case<'_>, report: &mut Report) -> Result<(), EngineError> {
-    let metered = case.receipts()?.filter_map(|receipt| receipt.energy);
-    let payers: BTreeSet<PaidBy> = metered.map(|energy| energy.paid_by).collect();
+    let payers = case.receipts()?.filter_map(|receipt| receipt.payer());
+    let payers: BTreeSet<PaidBy> = payers.collect();
     if payers.contains(&PaidBy::Project) {
         let text = format!(
             "{} is missing, from which receipts say that they were paid; the next `cryo apply` begins another one",
@@ -79,13 +73,9 @@ struct Books<'a> {
     answered: BTreeSet<LeaseId>,
     /// When the lease of the run before was taken.
     opened: Option<Timestamp>,
-    /// Whose bucket the newest lease was taken from.
-    paid_by: Option<PaidBy>,
-    /// Whether an agent paid for any run, or is to: a run that died does not say who did.
-    has_agent: bool,
     /// Runs from before the journal begins.
     older: u64,
-    /// Runs that an agent paid for, or may have.
+    /// Runs that an agent paid for.
     with_agent: u64,
 }
 
@@ -95,7 +85,6 @@ impl Books<'_> {
         let Ok(id) = receipt.task_id.parse::<LeaseId>() else {
             return;
         };
-        self.paid_by = receipt.paid_by(self.paid_by);
         match receipt.kind {
             Kind::Commit => {}
             Kind::Decision | Kind::Aborted => {
@@ -135,18 +124,15 @@ impl Books<'_> {
             }
             return;
         }
-        if receipt.charged().is_none() {
-            return;
-        }
-        let is_guess = receipt.energy.is_none() && self.has_agent;
-        if self.paid_by == Some(PaidBy::Agent) || is_guess {
-            self.with_agent += 1;
-        } else if id::time(id.as_str()) >= Some(self.journal.begins) {
-            tally.wrong(format!(
+        match receipt.payer() {
+            None => {}
+            Some(PaidBy::Agent) => self.with_agent += 1,
+            Some(PaidBy::Project) if id::time(id.as_str()) < Some(self.journal.begins) => {
+                self.older += 1;
+            }
+            Some(PaidBy::Project) => tally.wrong(format!(
                 "{at}: task_id: the bucket's journal knows no such lease"
-            ));
-        } else {
-            self.older += 1;
+            )),
         }
     }
 
@@ -214,7 +200,7 @@ impl Books<'_> {
         }
         if self.with_agent > 0 {
             tally.absent(format!(
-                "{} that an agent paid for, or that died without saying who did; its journal is not here",
+                "{} that an agent paid for, whose journal is not here",
                 counted(self.with_agent, "run")
             ));
         }

@@ -46,9 +46,9 @@ pub(super) fn against(
                 story.reserved
             ));
         }
-        if known.opener == Some(Opener::Command) && energy.paid_by == PaidBy::Agent {
-            return Err("energy.paid_by: the lease is one of this project's bucket".into());
-        }
+    }
+    if known.opener == Some(Opener::Command) && receipt.payer() == Some(PaidBy::Agent) {
+        return Err("paid_by: the lease is one of this project's bucket".into());
     }
     match story.end {
         Some(end) => charged(receipt, story, end),
@@ -89,14 +89,9 @@ fn charged(receipt: &Receipt, story: &LeaseStory, end: LeaseEnd) -> Result<Match
     }
     // Where the receipt says that nobody knows, the bucket was gone, and is back.
     match (receipt.joules_measured, end.measured) {
-        // Of a lease that ran out before anybody came back, only the charge was still known.
-        (Some(said), Some(is))
-            if said != is && (said, end.charged) != (end.charged, story.reserved) =>
-        {
-            Err(format!(
-                "joules_measured: {is} J were measured under the lease"
-            ))
-        }
+        (Some(said), Some(is)) if said != is => Err(format!(
+            "joules_measured: {is} J were measured under the lease"
+        )),
         _ => Ok(Match::Full),
     }
 }

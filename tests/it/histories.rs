@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use history::{History, compile_faults, copy, remove};
-use step::{Answer, Chance, Fault, Part, Run, Step};
+use step::{Answer, Chance, Fault, Part, Run, Setting, Step};
 
 use crate::lab::Lab;
 
@@ -224,6 +224,22 @@ fn an_index_that_was_replaced_by_a_run_that_died_goes_on_record_with_the_next() 
     history.go(Step::Apply(index)).unwrap();
     let found = history.verify().stdout;
     assert!(!found.contains("UNCHECKED"), "{found}");
+}
+
+#[test]
+fn a_run_that_used_more_than_its_lease_and_left_no_receipt_gets_one_that_its_lease_bears_out() {
+    let poor = Run {
+        setting: Setting::Poor,
+        ..Run::PLAIN
+    };
+    // Its lease is settled by then; or its first record, or a later one, is what the disk refuses.
+    for fault in [
+        Fault::FailAt(2, "receipts.jsonl"),
+        Fault::FailAt(2, "journal.jsonl"),
+        Fault::FailAt(4, "journal.jsonl"),
+    ] {
+        holds(&[RUN, Step::Faulty(poor, fault), RUN]);
+    }
 }
 
 #[test]

@@ -151,7 +151,10 @@ fn a_client_that_died_is_charged_what_the_agent_measured() {
         });
         let end = agent.abandon(&id("dead")).unwrap();
         assert!(end.measured > joules(2), "{end:?}");
-        assert_eq!((end.charged, end.unseen), (end.measured, Duration::ZERO));
+        assert_eq!(
+            (end.charged, end.unseen),
+            (end.measured, Some(Duration::ZERO))
+        );
         assert_eq!(end.reserved, joules(80));
         let view = agent.bucket().unwrap();
         assert_eq!(view.level_joules, joules(100) - end.charged);
@@ -187,9 +190,10 @@ fn what_a_process_used_before_it_was_killed_is_on_disk_and_the_rest_of_its_lease
         let restarted = restarted(folder.path(), at.plus(later));
         let end = restarted.abandon(&lease.id).unwrap();
         assert_eq!((end.measured, end.reserved), (noted.measured, LEASE));
-        let since = end.unseen - Duration::from_millis(noted.unseen_ms);
+        let unseen = end.unseen.unwrap();
+        let since = unseen - Duration::from_millis(noted.unseen_ms);
         assert!((later.min(longest)..=longest).contains(&since), "{end:?}");
-        let bound = Joules::from_f64(BOARD_LIMIT * end.unseen.as_secs_f64()).unwrap();
+        let bound = Joules::from_f64(BOARD_LIMIT * unseen.as_secs_f64()).unwrap();
         assert_eq!(end.charged, (end.measured + bound).min(LEASE));
         assert!(end.charged.as_f64() < 0.1 * LEASE.as_f64(), "{end:?}");
         let level = restarted.bucket().unwrap().level_joules;
@@ -209,7 +213,7 @@ fn ten_processes_that_die_at_once_never_cost_their_leases() {
         drop(agent);
         let agent = restarted(left.path(), Timestamp::now());
         let end = agent.abandon(&lease.id).unwrap();
-        assert!(end.charged >= end.measured && end.unseen <= Duration::from_secs(11));
+        assert!(end.charged >= end.measured && end.unseen <= Some(Duration::from_secs(11)));
         charged += end.charged;
         let level = agent.bucket().unwrap().level_joules;
         assert_eq!(level, LARGE.opening_grant - charged);
@@ -230,7 +234,7 @@ fn time_that_nobody_saw_counts_whole_where_the_clock_was_set_back() {
     let left = killed(folder.path());
     let restarted = restarted(left.path(), Timestamp::from_millis(0));
     let end = restarted.abandon(&lease.id).unwrap();
-    assert_eq!(end.unseen, Duration::from_secs(11));
+    assert_eq!(end.unseen, Some(Duration::from_secs(11)));
 }
 
 #[test]

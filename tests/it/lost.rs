@@ -105,10 +105,13 @@ fn versions_adapters_or_a_charged_bucket_show_that_there_was_a_chain() {
 #[test]
 fn joules_that_are_in_an_agents_bucket_are_not_offered_a_second_time() {
     let (lab, server) = (Lab::new(), Lab::new());
+    // So little that the run is charged nothing at all.
+    server.edit("cryo.toml", "[meter]", "[meter]\nidle_watts = 6");
     let agent = Agent::start(&server);
     let url = ("CRYO_AGENT_URL", agent.1.as_str());
     let index = ["apply", "p.toml", "--task", "index"];
     lab.cryo_with(&index, &[url]).expect(0);
+    assert_eq!(lab.history()[0]["joules_spent"], "0.000000");
     let shown = lab.cryo(&["bucket"]).expect(0);
     assert!(
         shown
@@ -192,6 +195,54 @@ fn a_run_that_died_under_an_agent_is_on_record_without_it() {
     drop(agent);
     fs::remove_file(lab.path(".cryo/open-lease.json")).unwrap();
     lab.apply().expect(0);
+    lab.cryo(&["verify"]).expect(0);
+}
+
+#[test]
+fn a_run_that_died_says_whose_bucket_was_charged_and_no_other_is() {
+    let (lab, server) = (Lab::new(), Lab::new());
+    // A bucket of its own, from before the only run.
+    lab.cryo(&["bucket", "grant", "5"]).expect(0);
+    let level = lab.level();
+    let agent = Agent::start(&server);
+    let line = format!("agent_url = \"{}\"\ndevice = \"cpu\"", agent.1);
+    lab.edit("cryo.toml", "device = \"cpu\"", &line);
+    lab.edit("p.toml", "max_steps = 15", "max_steps = 5000");
+    let mut run = lab.start(&["apply", "p.toml", "--task", "learn"]);
+    let journal = server.path(".cryo/bucket/journal.jsonl");
+    while !fs::read_to_string(&journal).unwrap().contains("lab/learn") {
+        assert!(run.try_wait().unwrap().is_none(), "the run has ended");
+        thread::sleep(Duration::from_millis(1));
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    lab.edit("p.toml", "max_steps = 5000", "max_steps = 15");
+    // It goes on record before a task that no bucket pays for.
+    let text = fs::read_to_string(lab.path("p.toml")).unwrap();
+    lab.write("p.toml", &text.replace("= 4000", "= 9e6"));
+    lab.cryo(&["apply", "p.toml", "--task", "learn"]).expect(12);
+    lab.write("p.toml", &text);
+    lab.edit("cryo.toml", &line, "device = \"cpu\"");
+    let history = lab.history();
+    let kinds = [&history[0]["kind"], &history[1]["kind"]];
+    assert_eq!(kinds, ["aborted", "deferred"]);
+    assert_eq!(history[0]["paid_by"], "agent", "{:#}", history[0]);
+    lab.apply().expect(0);
+    lab.cryo(&["verify"]).expect(0);
+    let spent = |receipt: &serde_json::Value| -> f64 {
+        let spent = receipt["joules_spent"].as_str();
+        spent.map_or(0.0, |joules| joules.parse().unwrap())
+    };
+    let charged: f64 = lab.history()[2..].iter().map(spent).sum();
+    assert!((level - charged - lab.level()).abs() < 1e-6);
+    // Under its own bucket it says so.
+    killed(&lab, 0);
+    lab.apply().expect(0);
+    let history = lab.history();
+    let mut dead = history
+        .iter()
+        .filter(|receipt| receipt["kind"] == "aborted");
+    assert_eq!(dead.next_back().unwrap()["paid_by"], "project");
     lab.cryo(&["verify"]).expect(0);
 }
 

@@ -45,7 +45,8 @@ pub struct LeaseEnd {
     pub how: Ending,
     /// What it was charged.
     pub charged: Joules,
-    /// What the journals saw measured of it; not known of one that they did not see open.
+    /// What the journals saw measured of it, where nobody settled it; not known of one that they
+    /// did not see open.
     pub measured: Option<Joules>,
 }
 
@@ -180,7 +181,12 @@ fn continues(ledger: &Ledger, checkpoint: &Record) -> bool {
         && ledger.accounts() == other.accounts()
         && ledger.allowance_until() == other.allowance_until()
         && plain(ledger) == plain(&other)
-        && ledger.ends().eq(other.ends())
+        && ledger.ends().map(charge).eq(other.ends().map(charge))
+}
+
+/// How a lease ended, as every program kept it.
+const fn charge(closed: &Closed) -> (&LeaseId, Joules, Joules) {
+    (&closed.id, closed.reserved, closed.charged)
 }
 
 /// Since when a journal knows that begins with this ledger.
@@ -282,7 +288,8 @@ fn odd_charge(id: &LeaseId) -> String {
 fn tell(leases: &mut BTreeMap<LeaseId, LeaseStory>, ledger: &Ledger, event: &Event) {
     let mut end = |id: &LeaseId, how, charged| {
         if let Some(story) = leases.get_mut(id) {
-            let measured = ledger.leases().get(id).map(|lease| lease.measured);
+            let lease = ledger.leases().get(id).filter(|_| how == Ending::Forfeited);
+            let measured = lease.map(|lease| lease.measured);
             story.end = Some(LeaseEnd {
                 how,
                 charged,
@@ -305,6 +312,7 @@ fn tell(leases: &mut BTreeMap<LeaseId, LeaseStory>, ledger: &Ledger, event: &Eve
                 id: id.clone(),
                 reserved: *reserved,
                 charged: *charged,
+                measured: None,
             };
             leases.insert(id.clone(), ended(&closed, Ending::Missed));
         }

@@ -121,7 +121,7 @@ impl Lease {
         };
         Abandoned {
             measured: self.measured,
-            unseen: time,
+            unseen: Some(time),
             charged: most.min(in_full),
             reserved: self.reserved,
         }
@@ -142,8 +142,8 @@ pub struct Unseen {
 pub struct Abandoned {
     /// What was measured.
     pub measured: Joules,
-    /// Time under it that nobody saw.
-    pub unseen: Duration,
+    /// Time under it that nobody saw; not known any more of a lease that had been forfeited before.
+    pub unseen: Option<Duration>,
     /// What it was charged: what was measured, and what the unseen time can have used at most.
     pub charged: Joules,
     /// What was set aside.
@@ -151,12 +151,16 @@ pub struct Abandoned {
 }
 
 impl Abandoned {
-    /// A lease that had ended before. Its end tells no more than what was charged, so all of that
-    /// counts as measured.
-    pub(super) const fn before(closed: &Closed) -> Self {
+    /// Whether all that it was charged was measured, and nothing of it went unseen.
+    pub fn was_measured(&self) -> bool {
+        self.unseen == Some(Duration::ZERO) && self.charged == self.measured
+    }
+
+    /// A lease that had ended before.
+    pub(super) fn before(closed: &Closed) -> Self {
         Self {
-            measured: closed.charged,
-            unseen: Duration::ZERO,
+            measured: closed.measured.unwrap_or(closed.charged),
+            unseen: closed.measured.is_none().then_some(Duration::ZERO),
             charged: closed.charged,
             reserved: closed.reserved,
         }
@@ -173,6 +177,9 @@ pub struct Closed {
     pub reserved: Joules,
     /// What it was charged.
     pub charged: Joules,
+    /// What of that was measured, where nobody settled it; else all of it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Joules>,
 }
 
 /// When a shortfall will be made up by the allowance alone.

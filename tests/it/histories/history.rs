@@ -168,7 +168,7 @@ impl History {
                 expect(&ran, "cryo apply, killed", &[0, 10, 12, 13, -1])
             }
             // What the disk refuses may end the run in many ways, but never in a panic.
-            Fault::Fail(_) | Fault::Full(_) => expect(
+            Fault::Fail(_) | Fault::FailAt(..) | Fault::Full(_) => expect(
                 &ran,
                 "cryo apply, refused by the disk",
                 &[0, 1, 10, 12, 13, 14, 3],

@@ -97,6 +97,7 @@ pub enum Fault {
     Die(u64),
     /// Of the syncs of this file alone.
     DieAt(u64, &'static str),
+    FailAt(u64, &'static str),
     Torn(u64, u64),
     Stop(u64),
     Fail(u64),
@@ -110,7 +111,7 @@ impl Fault {
             Self::Die(at) | Self::DieAt(at, _) => format!("die {at}"),
             Self::Torn(at, bytes) => format!("torn {at} {bytes}"),
             Self::Stop(at) => format!("stop {at}"),
-            Self::Fail(at) => format!("fail {at}"),
+            Self::Fail(at) | Self::FailAt(at, _) => format!("fail {at}"),
             Self::Full(at) => format!("full {at}"),
         }
     }
@@ -118,7 +119,7 @@ impl Fault {
     /// The file whose syncs count; all do where it has no name.
     pub const fn file(self) -> &'static str {
         match self {
-            Self::DieAt(_, file) => file,
+            Self::DieAt(_, file) | Self::FailAt(_, file) => file,
             _ => "",
         }
     }

@@ -256,6 +256,7 @@ impl JouleAgent for LocalAgent {
             id: id.clone(),
             reserved,
             charged,
+            measured: Some(Joules::ZERO),
         })?;
         self.core.flowing().flows.forget(id);
         Ok(closed)

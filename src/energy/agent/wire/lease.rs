@@ -111,6 +111,7 @@ impl ClosedBody {
             id: id.clone(),
             reserved: self.reserved_j,
             charged: self.charged_j,
+            measured: None,
         }
     }
 }
@@ -139,7 +140,8 @@ pub struct AbandonedBody {
     pub lease: String,
     #[serde(with = "number")]
     pub measured_j: Joules,
-    pub unseen_us: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen_us: Option<u64>,
     #[serde(with = "number")]
     pub reserved_j: Joules,
     #[serde(with = "number")]
@@ -154,7 +156,7 @@ impl AbandonedBody {
             ok: true,
             lease: id.to_string(),
             measured_j: abandoned.measured,
-            unseen_us: micros(abandoned.unseen),
+            unseen_us: abandoned.unseen.map(micros),
             reserved_j: abandoned.reserved,
             charged_j: abandoned.charged,
             remaining_j,
@@ -166,7 +168,7 @@ impl From<AbandonedBody> for Abandoned {
     fn from(body: AbandonedBody) -> Self {
         Self {
             measured: body.measured_j,
-            unseen: Duration::from_micros(body.unseen_us),
+            unseen: body.unseen_us.map(Duration::from_micros),
             charged: body.charged_j,
             reserved: body.reserved_j,
         }

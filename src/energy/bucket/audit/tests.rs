@@ -69,6 +69,7 @@ fn second_half(bucket: &Bucket) {
         id: id("missed"),
         reserved: joules(9),
         charged: joules(8),
+        measured: Some(Joules::ZERO),
     };
     bucket.charge_missed(&missed).unwrap();
     bucket.forfeit(&id("across")).unwrap();

@@ -7,6 +7,15 @@ use super::state::State;
 use crate::clock::Timestamp;
 use crate::units::Joules;
 
+/// How a lease ends.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    /// At a measured value.
+    Settled,
+    /// At what it can have used.
+    Forfeited,
+}
+
 impl State {
     pub(super) fn apply(&mut self, record: Record) {
         self.allowance_until = record.at;
@@ -29,12 +38,12 @@ impl State {
                 }
             }
             Event::Settled { id, charged } => {
-                if self.close(&id, charged) {
+                if self.close(&id, charged, How::Settled) {
                     self.accounts.charged += charged;
                 }
             }
             Event::Forfeited { id, charged } => {
-                if self.close(&id, charged) {
+                if self.close(&id, charged, How::Forfeited) {
                     self.accounts.forfeited += charged;
                 }
             }
@@ -49,6 +58,7 @@ impl State {
                     id,
                     reserved,
                     charged,
+                    measured: Some(Joules::ZERO),
                 });
             }
             Event::Flowed(flow) => self.flow(flow, record.at),
@@ -73,7 +83,7 @@ impl State {
         }
     }
 
-    fn close(&mut self, id: &LeaseId, charged: Joules) -> bool {
+    fn close(&mut self, id: &LeaseId, charged: Joules, how: How) -> bool {
         let Some(lease) = self.leases.remove(id) else {
             return false;
         };
@@ -83,6 +93,10 @@ impl State {
             id: lease.id,
             reserved: lease.reserved,
             charged,
+            measured: match how {
+                How::Settled => None,
+                How::Forfeited => Some(lease.measured),
+            },
         });
         true
     }

@@ -139,6 +139,7 @@ impl Ledger {
             id,
             reserved,
             charged,
+            ..
         } = missed.clone();
         Ok((
             missed.clone(),
@@ -161,7 +162,7 @@ impl Ledger {
     ) -> Result<(Closed, Option<Event>), Refusal> {
         self.end(
             id,
-            |_| measured.at_least_zero(),
+            |_| (measured.at_least_zero(), None),
             |id, charged| Event::Settled { id, charged },
         )
     }
@@ -173,7 +174,7 @@ impl Ledger {
     pub fn forfeit(&self, id: &LeaseId) -> Result<(Closed, Option<Event>), Refusal> {
         self.end(
             id,
-            |lease| lease.reserved.max(lease.measured),
+            |lease| (lease.reserved.max(lease.measured), Some(lease.measured)),
             |id, charged| Event::Forfeited { id, charged },
         )
     }
@@ -181,18 +182,19 @@ impl Ledger {
     fn end(
         &self,
         id: &LeaseId,
-        charge: impl FnOnce(&Lease) -> Joules,
+        charge: impl FnOnce(&Lease) -> (Joules, Option<Joules>),
         event: impl FnOnce(LeaseId, Joules) -> Event,
     ) -> Result<(Closed, Option<Event>), Refusal> {
         if let Some(closed) = self.end_of(id) {
             return Ok((closed.clone(), None));
         }
         let lease = self.open_lease(id)?;
-        let charged = charge(lease);
+        let (charged, measured) = charge(lease);
         let closed = Closed {
             id: id.clone(),
             reserved: lease.reserved,
             charged,
+            measured,
         };
         Ok((closed, Some(event(id.clone(), charged))))
     }

@@ -168,8 +168,10 @@ fn who_died_is_charged_what_was_measured_and_the_highest_power_for_what_nobody_s
         ledger.record(event.unwrap(), at(now));
         assert_eq!(ledger.accounts().forfeited, end.charged);
         let (again, event) = ledger.abandon(&id, &unseen, at(now)).unwrap();
-        assert_eq!((again.charged, event), (end.charged, None));
-        (end.unseen.as_millis(), end.charged)
+        // What was measured and what was not are told apart also by whoever asks again.
+        assert_eq!((again.measured, again.charged), (end.measured, end.charged));
+        assert_eq!((again.unseen, event), (None, None));
+        (end.unseen.unwrap().as_millis(), end.charged)
     };
     assert_eq!(ended(50, 0, HUNDRED, 13), (3000, joules(350)));
     assert_eq!(ended(50, 500, HUNDRED, 13), (3500, joules(400)));
@@ -225,6 +227,7 @@ fn what_was_missed_is_charged_once_whatever_the_level_is() {
         id: "lost".parse().unwrap(),
         reserved: joules(7000),
         charged: joules(whole),
+        measured: Some(Joules::ZERO),
     };
     let (closed, event) = ledger.charge_missed(&missed(6000)).unwrap();
     ledger.record(event.unwrap(), at(0));
@@ -290,7 +293,7 @@ proptest! {
                     let unseen = Unseen { most_watts: Some(Watts(amount as f64)), longest: Duration::from_secs(11) };
                     ledger.abandon(&id, &unseen, at(now)).ok().and_then(|ended| ended.1)
                 }
-                8 => ledger.charge_missed(&Closed { id, reserved: joules(5), charged: joules(amount) }).ok().and_then(|closed| closed.1),
+                8 => ledger.charge_missed(&Closed { id, reserved: joules(5), charged: joules(amount), measured: Some(Joules::ZERO) }).ok().and_then(|closed| closed.1),
                 _ => None,
             };
             if let Some(event) = event {
