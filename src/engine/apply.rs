@@ -76,7 +76,7 @@ impl Node {
         events: Events<'_>,
         outcomes: &mut Vec<(String, TaskOutcome)>,
     ) -> Result<(), EngineError> {
-        let tasks = &workspace.pipeline.tasks;
+        let tasks = &workspace.tasks;
         for task in tasks {
             // What concerns the whole run shows before a task spends a joule.
             self.prepare(workspace, task).map(drop).or_else(of_data)?;

@@ -21,6 +21,8 @@ pub struct Workspace {
     pub settings: Settings,
     /// What belongs to the file.
     pub pipeline: Pipeline,
+    /// Those of its tasks that are to run.
+    pub tasks: Vec<Task>,
     /// Adapters, versions, heads.
     pub versions: Versions,
     /// The base model.
@@ -55,6 +57,7 @@ impl Workspace {
         Ok(Self {
             versions: Versions::new(&project.state()),
             cache: settings.model_cache(&project),
+            tasks: pipeline.tasks.clone(),
             project,
             settings,
             pipeline,
@@ -67,7 +70,7 @@ impl Workspace {
     /// # Errors
     /// Names the first that the pipeline does not have.
     pub fn restricted_to(mut self, only: &[String]) -> Result<Self, EngineError> {
-        let tasks = &mut self.pipeline.tasks;
+        let tasks = &mut self.tasks;
         let has = |name: &String| tasks.iter().any(|task| task.name.value == *name);
         if let Some(unknown) = only.iter().find(|name| !has(name)) {
             let known = tasks.iter().map(|task| task.name.value.clone());

@@ -188,7 +188,7 @@ impl Books<'_> {
                 tally.absent(format!("the lease {id} of {what} is open; the next `cryo apply` puts it on record if its process died"));
             } else {
                 tally.wrong(format!(
-                    "task_id: the lease {id} of {what} has no receipt: one is missing"
+                    "task_id: the lease {id} of {what} has no receipt: one is missing, or its process died, and then the next `cryo apply` of its pipeline puts it on record"
                 ));
             }
         }

@@ -231,13 +231,13 @@ fn chain(records: &Records, subject: &Subject<'_>, report: &mut Report) {
     }
 }
 
-/// Whether a project has receipts at all.
+/// Whether a project has receipts at all, or the beginning of one.
 ///
 /// # Errors
 /// When they cannot be read.
 pub fn is_empty(project: &Project) -> Result<bool, EngineError> {
     match open_records(project) {
-        Ok(records) => Ok(records.count() == 0),
+        Ok(records) => Ok(records.count() == 0 && records.tail() == Tail::Whole),
         Err(error) if contradiction(&error).is_some() => Ok(false),
         Err(error) => Err(error),
     }

@@ -243,6 +243,34 @@ fn a_run_that_used_more_than_its_lease_and_left_no_receipt_gets_one_that_its_lea
 }
 
 #[test]
+fn a_run_that_died_hides_no_index_that_is_gone_or_older_than_its_receipt() {
+    let index = Run {
+        only: Some("index"),
+        ..Run::PLAIN
+    };
+    for answer in [Answer::Undo, Answer::GoOn] {
+        let dies = Step::Faulty(index, Fault::DieAt(1, "receipts.jsonl"));
+        holds(&[dies, Step::Remove(Part::Index, answer)]);
+    }
+    // The copy has the note of a run that came to its receipt since.
+    let dies = Step::Faulty(index, Fault::DieAt(2, "journal.jsonl"));
+    let (run, back) = (Step::Apply(index), first_copy(Part::State));
+    holds(&[run, Step::NewRows, dies, Step::Keep, run, back]);
+    holds(&[run, Step::Keep, Step::NewRows, run, first_copy(Part::Index)]);
+}
+
+#[test]
+fn a_first_run_without_its_note_goes_on_record_with_any_task_of_its_pipeline() {
+    let all = Run {
+        only: None,
+        ..Run::PLAIN
+    };
+    // It died under the lease of its index; what runs next is the other task.
+    let dies = Step::Faulty(all, Fault::DieAt(2, "journal.jsonl"));
+    holds(&[dies, Step::Remove(Part::OpenLease, Answer::GoOn), RUN]);
+}
+
+#[test]
 fn a_holdout_key_on_which_no_look_rests_may_be_lost() {
     // It ends before its look, and names its split all the same.
     let ended = Step::InTheWay(Part::Adapters, Run::PLAIN);

@@ -593,6 +593,11 @@ fn a_line_that_is_being_written_stops_no_reader() {
         assert_eq!(lab.history(), receipts);
     }
     lab.cryo(&["verify"]).expect(14);
+    // Nor is a first line that was cut off a chain of no receipts.
+    let fresh = Lab::new();
+    fresh.write("receipts/receipts.jsonl", &String::from_utf8_lossy(half));
+    let said = fresh.cryo(&["verify"]).expect(14).stderr;
+    assert!(said.contains("line 1"), "{said}");
 }
 
 #[test]

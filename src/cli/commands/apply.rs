@@ -30,7 +30,7 @@ pub fn run(context: &Context<'_>, pipeline: &Path, only: &[String]) -> Result<Ex
     let started = Node::start(&workspace, &mut |event| progress.show(event));
     progress.finish();
     let mut node = started?;
-    let plan = node.plan(&workspace, &workspace.pipeline.tasks)?;
+    let plan = node.plan(&workspace, &workspace.tasks)?;
     let mut progress = Progress::new(context.output);
     progress.show(Event::Planned(plan.clone()));
     let mut outcomes = Vec::new();

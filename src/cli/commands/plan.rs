@@ -26,7 +26,7 @@ pub fn run(context: &Context<'_>, pipeline: &Path) -> Result<Exit, CliError> {
         standing: records.standing(),
         holdout_key: key.as_ref(),
     };
-    let tasks = &workspace.pipeline.tasks;
+    let tasks = &workspace.tasks;
     let facts = view.facts(tasks, bucket.level_joules, provenance)?;
     let plan = plan(&workspace.pipeline.name, tasks, &facts, |level, joules| {
         bucket.shortfall_at(level, joules)

@@ -359,14 +359,20 @@ impl History {
             Part::All | Part::Receipts | Part::Chain => self.restore(safe),
             Part::Bucket => self.put_back(safe, part),
             Part::Checkpoint => self.remove(part),
-            _ => {
-                let from = safe.join(".cryo/.");
-                let args = ["-a".as_ref(), "-n".as_ref(), from.as_os_str()];
-                let to = self.lab.path(".cryo");
-                Command::new("cp").args(args).arg(to).status().unwrap();
-                copy_missing(&safe.join("cache"), &self.lab.path("cache"));
+            Part::State | Part::Index => {
+                self.add_missing(safe);
+                self.put_back(safe, Part::Index);
             }
+            _ => self.add_missing(safe),
         }
+    }
+
+    fn add_missing(&self, safe: &Path) {
+        let from = safe.join(".cryo/.");
+        let args = ["-a".as_ref(), "-n".as_ref(), from.as_os_str()];
+        let to = self.lab.path(".cryo");
+        Command::new("cp").args(args).arg(to).status().unwrap();
+        copy_missing(&safe.join("cache"), &self.lab.path("cache"));
     }
 
     fn in_the_way(&self, part: Part, run: Run) {
