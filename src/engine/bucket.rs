@@ -90,8 +90,7 @@ fn policy_with(
     let open_lease = OpenLease::read(project)?;
     let is_lost = Mark::read(project)?.is_some()
         || project.open_lease().exists()
-        || records.standing().charged() > Joules::ZERO
-        || records.standing().newest_metered().is_some();
+        || records.standing().was_charged();
     if !is_lost {
         return Ok((policy, None));
     }

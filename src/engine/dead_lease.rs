@@ -23,6 +23,19 @@ pub(super) struct Around<'a> {
     pub agent: &'a dyn JouleAgent,
     pub opening: Opening,
     pub env: &'a Environment,
+    pub project: &'a Project,
+    pub bucket: PaidBy,
+}
+
+impl Around<'_> {
+    /// Whether the bucket of the project is another one than that which lent.
+    fn began_after(&self, lease: &LeaseId) -> Result<bool, EngineError> {
+        if self.bucket == PaidBy::Agent {
+            return Ok(false);
+        }
+        let journal = Bucket::audit(&self.project.bucket())?;
+        Ok(journal.is_some_and(|journal| id::time(lease.as_str()) < Some(journal.begins)))
+    }
 }
 
 /// A run whose process died.
@@ -71,12 +84,12 @@ impl Dead {
         };
         for (lease, story) in &journal.leases {
             let is_run = id::number(lease.as_str()).is_some();
+            let was_settled = story.end.is_some_and(|end| end.how != Ending::Forfeited);
+            if !is_run || was_settled {
+                continue;
+            }
             let ended = ended_run(records, lease.as_str())?;
-            let is_unsettled = match story.end {
-                None => true,
-                Some(end) => end.how == Ending::Forfeited && ended.is_none(),
-            };
-            if !is_run || !is_unsettled {
+            if ended.is_some() && story.end.is_some() {
                 continue;
             }
             let run = match (&ended, &story.purpose) {
@@ -99,6 +112,15 @@ impl Dead {
         Ok(found)
     }
 
+    /// What to say where another bucket is asked now.
+    pub fn is_elsewhere(&self, project: &Project) -> EngineError {
+        EngineError::LeaseElsewhere {
+            said_by: project.bucket(),
+            run: format!("{}/{}", self.run.pipeline, self.run.name),
+            agent_url: None,
+        }
+    }
+
     /// Notes it, so that a crash between its charge and its receipt costs neither.
     pub fn note(&self, project: &Project) -> Result<(), EngineError> {
         OpenLease {
@@ -118,12 +140,10 @@ impl Dead {
         events: Events<'_>,
     ) -> Result<(), EngineError> {
         let ended = ended_run(recorder.records, &self.run.id)?;
-        if let Some(charged) = ended.as_ref().and_then(Receipt::charged) {
-            return match around.agent.settle(&self.lease, Some(charged)) {
-                // An agent that no longer knows the lease has charged it.
-                Ok(_) | Err(AgentError::Refused(Refusal::NoLease(_))) => Ok(()),
-                Err(error) => Err(error.into()),
-            };
+        if let Some(receipt) = &ended
+            && let Some(charged) = receipt.charged()
+        {
+            return self.charge(receipt, charged, around.agent);
         }
         let commit = recorder.records.standing().open();
         let commit = commit.filter(|commit| commit.commit.task_id == self.run.id);
@@ -144,8 +164,27 @@ impl Dead {
         };
         receipt.kind = Kind::Aborted;
         receipt.timestamp = now;
-        end.complete(&mut receipt, recorder.settings.paid_by());
+        end.complete(&mut receipt, around.bucket);
         recorder.append(receipt, events)?;
+        Ok(())
+    }
+
+    /// Ends the lease at what its receipt says, to the microjoule.
+    fn charge(
+        &self,
+        receipt: &Receipt,
+        charged: Joules,
+        agent: &dyn JouleAgent,
+    ) -> Result<(), EngineError> {
+        match agent.progress(&self.lease) {
+            // An agent that no longer knows the lease has charged it.
+            Err(AgentError::Refused(Refusal::NoLease(_))) => return Ok(()),
+            Ok(_) | Err(AgentError::Unmeasured(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let energy = receipt.energy.as_ref();
+        let reserved = energy.map_or(charged, |energy| energy.joules_reserved);
+        agent.charge_missed(&self.lease, reserved, charged)?;
         Ok(())
     }
 
@@ -156,7 +195,7 @@ impl Dead {
             Ok(ended) if ended.was_measured() => Ok(Some(End::Settled(ended.charged))),
             Ok(abandoned) => Ok(Some(End::Abandoned(abandoned))),
             Err(AgentError::Refused(Refusal::NoLease(_))) => {
-                if around.opening == Opening::Lost {
+                if around.opening == Opening::Lost || around.began_after(&self.lease)? {
                     return Ok(Some(End::Lost));
                 }
                 match self.reserved {

@@ -171,10 +171,10 @@ pub enum EngineError {
         run: String,
     },
     /// A run died under a lease of another bucket than the one that is used now.
-    #[error("a run of {run} died under a lease {}, as {} says, and it can be settled only there", whose_lease(agent_url.as_ref()), note.display())]
+    #[error("a run of {run} died under a lease {}, as {} says, and it can be settled only there", whose_lease(agent_url.as_ref()), said_by.display())]
     LeaseElsewhere {
-        /// The note of the lease.
-        note: PathBuf,
+        /// The note of the lease, or the bucket.
+        said_by: PathBuf,
         /// The pipeline and task.
         run: String,
         /// The agent that lent it; the project's own bucket where there is none.
@@ -315,7 +315,7 @@ impl EngineError {
             | Self::HoldoutKeyLost(_) => "restore it from a backup; nothing was spent",
             Self::LeaseElsewhere { .. } => "run `cryo apply` once without `agent_url`",
             Self::NoNote(_) => {
-                "restore it from a backup, or remove it: a lease of this project's bucket is found without it, and one of an agent is charged in full when its time is over"
+                "restore it from a backup, or remove it: a lease of this project's bucket that is still open is found without it, and one of an agent is charged in full when its time is over"
             }
             Self::NoRecipe(_) | Self::NoSuchRow { .. } => {
                 "it can be trained again only with the files and rows it was trained with"

@@ -93,6 +93,8 @@ impl Node {
             agent: &*agent,
             opening,
             env: &env,
+            project,
+            bucket: settings.paid_by(),
         };
         recover::after_crash(&mut recorder, workspace, &around, events)?;
         records.note(None)?;

@@ -15,6 +15,7 @@ use crate::receipts::{Chain, Keyring};
 use crate::settings::Settings;
 use crate::standing::{Line, Records};
 use crate::versions::Head;
+use crate::words::PaidBy;
 
 /// Sets a torn last line aside; to be called before the chain is read.
 pub(super) fn torn_tail(project: &Project, events: Events<'_>) -> Result<(), EngineError> {
@@ -42,7 +43,7 @@ pub(super) fn after_crash(
     if let Some(open) = &noted {
         refuse_other_bucket(project, open, recorder.settings)?;
     }
-    if recorder.settings.agent_url.is_none() {
+    if around.bucket == PaidBy::Project {
         rewound::refuse_lost_receipts(project, recorder.records, noted.as_ref())?;
     }
     if let Some(open) = &noted {
@@ -56,10 +57,15 @@ pub(super) fn after_crash(
     }
     // A note that is not there any more, since an earlier copy of the state was put back, leaves
     // the run to be known by what it announced, or by its lease.
+    if around.bucket == PaidBy::Agent
+        && let Some(dead) = Dead::unnoted(recorder.records, workspace)?.first()
+    {
+        return Err(dead.is_elsewhere(project));
+    }
     if let Some(dead) = Dead::announced(recorder.records)? {
         dead.settle(recorder, around, events)?;
     }
-    if recorder.settings.agent_url.is_none() {
+    if around.bucket == PaidBy::Project {
         rewound::charge_again(project, recorder.records, around.agent, events)?;
         for dead in Dead::unnoted(recorder.records, workspace)? {
             dead.note(project)?;
@@ -93,7 +99,7 @@ fn refuse_other_bucket(
         return Ok(());
     }
     Err(EngineError::LeaseElsewhere {
-        note: project.open_lease(),
+        said_by: project.open_lease(),
         run: format!("{}/{}", open.run.pipeline, open.run.name),
         agent_url: open.agent_url.clone(),
     })

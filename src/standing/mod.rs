@@ -33,7 +33,6 @@ pub use splits::{Family, Splits};
 use crate::digest::Digest;
 use crate::receipts::{Body, Candidate, Entry, Judged, Kind, Receipt};
 use crate::task::TaskKind;
-use crate::units::Joules;
 use crate::words::KnownBy;
 use fault::{claim, require};
 
@@ -58,7 +57,7 @@ pub struct Standing {
     tasks: BTreeMap<String, BTreeMap<String, Past>>,
     open: Option<Open>,
     collected: BTreeSet<Digest>,
-    charged: Joules,
+    was_charged: bool,
     newest_metered: Option<u64>,
     runs: Runs,
 }
@@ -161,7 +160,7 @@ impl Standing {
         self.nodes.insert(receipt.node.clone());
         self.founder.get_or_insert_with(|| receipt.node.clone());
         self.runs.add(&receipt.task_id);
-        self.charged += receipt.charged().unwrap_or_default();
+        self.was_charged |= receipt.payer().is_some();
         if receipt.energy.is_some() {
             self.newest_metered = Some(receipt.seq);
         }
@@ -275,9 +274,9 @@ impl Standing {
         self.open.as_ref()
     }
 
-    /// Joules that all runs were charged.
-    pub const fn charged(&self) -> Joules {
-        self.charged
+    /// Whether a bucket was charged for any run, be it nothing.
+    pub const fn was_charged(&self) -> bool {
+        self.was_charged
     }
 
     /// The newest receipt that says how its joules are known.

@@ -124,12 +124,13 @@ impl Books<'_> {
             }
             return;
         }
+        let is_older = id::time(id.as_str()) < Some(self.journal.begins);
         match receipt.payer() {
-            None => {}
             Some(PaidBy::Agent) => self.with_agent += 1,
-            Some(PaidBy::Project) if id::time(id.as_str()) < Some(self.journal.begins) => {
-                self.older += 1;
-            }
+            _ if is_older => self.older += 1,
+            None => tally.absent(format!(
+                "{at}: it says that the bucket of its lease was gone, and the journal here is as old as that"
+            )),
             Some(PaidBy::Project) => tally.wrong(format!(
                 "{at}: task_id: the bucket's journal knows no such lease"
             )),

@@ -3,6 +3,7 @@
 use crate::energy::{Ending, LeaseEnd, LeaseStory};
 use crate::engine::Opener;
 use crate::receipts::Receipt;
+use crate::units::Joules;
 use crate::words::PaidBy;
 
 /// What is known of a lease besides its story.
@@ -87,11 +88,22 @@ fn charged(receipt: &Receipt, story: &LeaseStory, end: LeaseEnd) -> Result<Match
             )),
         };
     }
-    // Where the receipt says that nobody knows, the bucket was gone, and is back.
-    match (receipt.joules_measured, end.measured) {
-        (Some(said), Some(is)) if said != is => Err(format!(
-            "joules_measured: {is} J were measured under the lease"
-        )),
+    if receipt.charged().is_none() && end.charged > Joules::ZERO {
+        return Ok(Match::Partial(format!(
+            "its bucket was gone when it was written, and is back; {} J were charged since",
+            end.charged
+        )));
+    }
+    // Without energy, joules that are spent are those that the journal measured.
+    let spent = receipt.joules_spent.filter(|_| receipt.energy.is_none());
+    match (receipt.joules_measured.or(spent), end.measured) {
+        (Some(said), Some(is)) if said != is => {
+            let member = match spent {
+                Some(_) => "joules_spent",
+                None => "joules_measured",
+            };
+            Err(format!("{member}: {is} J were measured under the lease"))
+        }
         _ => Ok(Match::Full),
     }
 }

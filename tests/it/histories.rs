@@ -7,6 +7,7 @@
 mod history;
 mod step;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write;
 use std::path::Path;
@@ -15,6 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cryoflux::clock::Timestamp;
+use cryoflux::energy::{Bucket, BucketPolicy, Flow};
+use cryoflux::units::{Joules, Watts};
 use history::{History, compile_faults, copy, remove};
 use step::{Answer, Chance, Fault, Part, Run, Setting, Step};
 
@@ -285,6 +289,85 @@ fn a_verification_beside_a_run_finds_no_fault_in_what_is_being_written() {
         Step::VerifyBeside(Run::PLAIN),
         Step::VerifyBeside(Run::PLAIN),
     ]);
+}
+
+#[test]
+fn a_bucket_that_is_gone_is_no_earlier_one_though_the_run_that_makes_another_dies() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = compile_faults(folder.path()).display().to_string();
+    let lab = Lab::new();
+    let learn = ["apply", "p.toml", "--task", "learn"];
+    let faulty = |fault, file| {
+        let env = [
+            ("LD_PRELOAD", library.as_str()),
+            ("FAULT", fault),
+            ("FAULT_FILE", file),
+        ];
+        lab.cryo_with(&learn, &env).expect(-1);
+    };
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    let (bucket, kept) = (lab.path(".cryo/bucket"), lab.path("kept"));
+    copy(&bucket, &kept);
+    faulty("die 1", "receipts.jsonl");
+    remove(&bucket);
+    faulty("die 1", "journal.jsonl");
+    assert!(bucket.exists());
+    lab.cryo(&learn).expect(12);
+    let aborted = &lab.history()[2];
+    assert_eq!(aborted["kind"], "aborted");
+    let reason = aborted["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("the bucket that held its lease is gone"),
+        "{reason}"
+    );
+    assert!(lab.level().abs() < 1e-9, "{} J", lab.level());
+    let verified = || lab.cryo(&["verify"]).expect(0).stdout;
+    assert!(
+        verified().contains("from before its journal begins"),
+        "{}",
+        verified()
+    );
+    // A copy from before that run is as old as its lease, and does not know it.
+    remove(&bucket);
+    copy(&kept, &bucket);
+    assert!(
+        verified().contains("the journal here is as old as that"),
+        "{}",
+        verified()
+    );
+}
+
+#[test]
+fn a_run_that_died_unsettled_is_charged_what_its_receipt_says_though_more_was_on_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = compile_faults(folder.path()).display().to_string();
+    let lab = Lab::new();
+    let env = [
+        ("LD_PRELOAD", library.as_str()),
+        ("FAULT", "die 1"),
+        ("FAULT_FILE", "receipts.jsonl"),
+    ];
+    lab.cryo_with(&["apply", "p.toml", "--task", "index"], &env)
+        .expect(-1);
+    let receipt = &lab.history()[0];
+    assert_eq!(receipt["kind"], "decision", "{receipt:#}");
+    // A second before, it had been more by so much as idle power uses in a second.
+    let policy = BucketPolicy {
+        cap: Joules::from_smallest(2_000_000_000_000),
+        allowance: Watts(0.0),
+        opening_grant: Joules::ZERO,
+    };
+    let bucket = Bucket::open(&lab.path(".cryo/bucket"), policy, Timestamp::now()).unwrap();
+    let lease = receipt["task_id"].as_str().unwrap().parse().unwrap();
+    bucket.book(Flow {
+        measured: BTreeMap::from([(lease, "900".parse().unwrap())]),
+        ..Flow::default()
+    });
+    bucket.sync().unwrap();
+    drop(bucket);
+    lab.apply().expect(0);
+    lab.cryo(&["verify"]).expect(0);
+    assert!(lab.level() > 1e6 - 900.0, "{} J", lab.level());
 }
 
 #[test]

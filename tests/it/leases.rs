@@ -170,6 +170,18 @@ fn a_client_that_died_is_charged_what_the_agent_measured() {
 }
 
 #[test]
+fn a_forfeited_lease_is_charged_all_that_was_measured_also_since_the_last_record() {
+    everywhere(|agent| {
+        agent.take(&take("over", joules(1))).unwrap();
+        soon("more is measured than was taken", || {
+            agent.progress(&id("over")).unwrap().measured.net() > joules(2)
+        });
+        let measured = agent.close(&id("over")).unwrap().net();
+        assert_eq!(agent.forfeit(&id("over")).unwrap().charged, measured);
+    });
+}
+
+#[test]
 fn what_a_process_used_before_it_was_killed_is_on_disk_and_the_rest_of_its_lease_is_not_charged() {
     let folder = TempDir::new().unwrap();
     let agent = agent_with(folder.path(), LARGE, Timestamp::now(), Quick::start());

@@ -129,7 +129,7 @@ fn joules_that_are_in_an_agents_bucket_are_not_offered_a_second_time() {
 }
 
 /// Starts a long update, and kills it when the chain has so many receipts.
-fn killed(lab: &Lab, receipts: usize) {
+pub fn killed(lab: &Lab, receipts: usize) {
     lab.edit("p.toml", "max_steps = 15", "max_steps = 5000");
     let mut child = lab.start(&["apply", "p.toml", "--task", "learn"]);
     let count = || {
@@ -171,6 +171,14 @@ fn a_lease_that_a_dead_run_left_is_settled_where_it_was_taken() {
     ] {
         assert!(refused.contains(words), "{words}: {refused}");
     }
+    // Also where its note was damaged, and removed as that says.
+    fs::remove_file(lab.path(".cryo/open-lease.json")).unwrap();
+    let refused = lab
+        .cryo_with(&["apply", "p.toml"], &[url])
+        .expect(14)
+        .stderr;
+    let words = "once without `agent_url`";
+    assert!(refused.contains(words), "{refused}");
     lab.apply().expect(0);
     assert_eq!(lab.history()[1]["kind"], "aborted");
     lab.cryo_with(&["apply", "p.toml"], &[url]).expect(0);
@@ -201,9 +209,8 @@ fn a_run_that_died_under_an_agent_is_on_record_without_it() {
 #[test]
 fn a_run_that_died_says_whose_bucket_was_charged_and_no_other_is() {
     let (lab, server) = (Lab::new(), Lab::new());
-    // A bucket of its own, from before the only run.
-    lab.cryo(&["bucket", "grant", "5"]).expect(0);
-    let level = lab.level();
+    // So little that the run is charged nothing at all.
+    server.edit("cryo.toml", "[meter]", "[meter]\nidle_watts = 6");
     let agent = Agent::start(&server);
     let line = format!("agent_url = \"{}\"\ndevice = \"cpu\"", agent.1);
     lab.edit("cryo.toml", "device = \"cpu\"", &line);
@@ -227,6 +234,10 @@ fn a_run_that_died_says_whose_bucket_was_charged_and_no_other_is() {
     let kinds = [&history[0]["kind"], &history[1]["kind"]];
     assert_eq!(kinds, ["aborted", "deferred"]);
     assert_eq!(history[0]["paid_by"], "agent", "{:#}", history[0]);
+    let shown = lab.cryo(&["bucket"]).expect(0).stderr;
+    assert!(shown.contains("no second opening grant"), "{shown}");
+    lab.cryo(&["bucket", "grant", "10000"]).expect(0);
+    let level = lab.level();
     lab.apply().expect(0);
     lab.cryo(&["verify"]).expect(0);
     let spent = |receipt: &serde_json::Value| -> f64 {

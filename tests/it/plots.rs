@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::forge::chain::{End, Owner, Receipt};
 use crate::lab::Lab;
+use crate::lost::killed;
 
 /// One update that was accepted: its commit, and its decision.
 const COMMIT: usize = 1;
@@ -351,4 +352,40 @@ fn a_version_is_never_taken_for_a_model_without_a_head() {
         text.contains("gate.base.known_by: a version has a head"),
         "{text}"
     );
+}
+
+#[test]
+fn what_a_dead_run_can_have_used_is_neither_called_measured_nor_left_out() {
+    let lab = Lab::new();
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    killed(&lab, 1);
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    let owner = Owner::of(&lab.path(""));
+    let is_dead = |receipt: &Receipt| receipt.says["kind"] == "aborted";
+    let at = owner.truth().iter().position(is_dead).unwrap();
+    let charged = owner.truth()[at].says["joules_forfeited"].clone();
+    assert_ne!(charged, owner.truth()[at].says["joules_measured"]);
+    let told = |spent: Value, left_out: &[&str]| {
+        owner.write(owner.truth(), &|was, says| {
+            if was == at {
+                let members = says.as_object_mut().unwrap();
+                left_out
+                    .iter()
+                    .for_each(|member| drop(members.remove(*member)));
+                says["joules_spent"] = spent.clone();
+            }
+        });
+        owner.verify()
+    };
+    let end = told(charged, &["joules_forfeited", "joules_measured"]);
+    let End::Files(text) = end else {
+        panic!("{end:?}")
+    };
+    assert!(text.contains("joules_spent: "), "{text}");
+    let all = ["joules_forfeited", "joules_measured", "paid_by"];
+    let end = told(Value::Null, &all);
+    let End::Unchecked(text) = end else {
+        panic!("{end:?}")
+    };
+    assert!(text.contains("were charged since"), "{text}");
 }

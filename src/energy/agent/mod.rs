@@ -209,6 +209,9 @@ impl AgentError {
         match self {
             Self::Bucket(error) => error.hint(),
             Self::Baseline(error) => error.hint(),
+            Self::Unmeasured(_) => {
+                Some("the next `cryo apply` settles it with what the journal knows".into())
+            }
             Self::NoProbe => Some("`cryo meter` shows what was looked for".into()),
             Self::Unreachable { .. } => Some(
                 "start it with `cryo agent`, or remove `agent_url` (from cryo.toml, or the variable JOULE_AGENT_URL) to meter in this process".into(),

@@ -97,16 +97,17 @@ impl RemoteAgent {
         })
     }
 
-    /// The same for a lease, which may not be known there.
+    /// The same for a lease, which may not be known there, or not have been watched to its end.
     fn read_of<A: DeserializeOwned>(
         &self,
         id: &LeaseId,
         (status, body): Answer,
     ) -> Result<A, AgentError> {
-        if status == StatusCode::NOT_FOUND {
-            return Err(Refusal::NoLease(id.clone()).into());
+        match status {
+            StatusCode::NOT_FOUND => Err(Refusal::NoLease(id.clone()).into()),
+            StatusCode::GONE => Err(AgentError::Unmeasured(id.clone())),
+            _ => self.read((status, body)),
         }
-        self.read((status, body))
     }
 
     /// Keeps the agent from crediting this process' work: the time around leases too.

@@ -263,6 +263,8 @@ impl JouleAgent for LocalAgent {
     }
 
     fn forfeit(&self, id: &LeaseId) -> Result<Closed, AgentError> {
+        // More than the lease may have been measured since the last record.
+        self.core.book(self.meter.now());
         let closed = self.core.bucket.forfeit(id)?;
         self.core.flowing().flows.forget(id);
         Ok(closed)

@@ -11,10 +11,24 @@ use super::super::wire::ErrorBody;
 use crate::energy::bucket::Refusal;
 
 pub(super) fn fail(status: StatusCode, error: impl Into<String>) -> Response {
+    failed(status, error.into(), None)
+}
+
+/// It is at something that takes a moment.
+pub(super) fn busy(error: &str) -> Response {
+    let hint = "try again in some seconds";
+    failed(
+        StatusCode::SERVICE_UNAVAILABLE,
+        error.into(),
+        Some(hint.into()),
+    )
+}
+
+fn failed(status: StatusCode, error: String, hint: Option<String>) -> Response {
     let body = ErrorBody {
         ok: false,
-        error: error.into(),
-        hint: None,
+        error,
+        hint,
     };
     (status, Json(body)).into_response()
 }
@@ -22,14 +36,7 @@ pub(super) fn fail(status: StatusCode, error: impl Into<String>) -> Response {
 pub(super) fn answer<T: Serialize>(result: Result<T, AgentError>) -> Response {
     match result {
         Ok(body) => Json(body).into_response(),
-        Err(error) => {
-            let body = ErrorBody {
-                ok: false,
-                error: error.to_string(),
-                hint: error.hint(),
-            };
-            (status_of(&error), Json(body)).into_response()
-        }
+        Err(error) => failed(status_of(&error), error.to_string(), error.hint()),
     }
 }
 
@@ -41,7 +48,7 @@ fn status_of(error: &AgentError) -> StatusCode {
             Refusal::NoLease(_) => StatusCode::NOT_FOUND,
             Refusal::TooManyLeases(_) => StatusCode::SERVICE_UNAVAILABLE,
         },
-        AgentError::Unmeasured(_) => StatusCode::NOT_FOUND,
+        AgentError::Unmeasured(_) => StatusCode::GONE,
         AgentError::Baseline(_) | AgentError::Stale(_) | AgentError::Bucket(_) => {
             StatusCode::SERVICE_UNAVAILABLE
         }

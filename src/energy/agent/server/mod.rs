@@ -22,7 +22,7 @@ use super::super::bucket::{LeaseId, Refusal};
 use super::wire::{GrantBody, GrantedBody, LearnBody, ProgressBody, StirBody, joules_of};
 use super::{AgentError, JouleAgent, LocalAgent, Relearn, metrics};
 use crate::units::Joules;
-use body::{answer, fail, read};
+use body::{answer, busy, fail, read};
 pub(super) use shared::Shared;
 use shared::apart;
 
@@ -245,10 +245,7 @@ async fn learn(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) ->
     };
     // Who hangs up does not end the learning, so waiting ones would pile up.
     let Ok(turn) = Arc::clone(&shared.learning).try_acquire_owned() else {
-        return fail(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "a baseline is being learned",
-        );
+        return busy("a baseline is being learned");
     };
     let learned = apart(move || {
         let learned = learn_now(&shared.agent, state, anew);

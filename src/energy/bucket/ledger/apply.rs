@@ -76,7 +76,8 @@ impl State {
         accounts.unmeasured_ms += flow.unmeasured_ms;
         for (id, measured) in flow.measured {
             if let Some(lease) = self.leases.get_mut(&id) {
-                lease.measured = lease.measured.max(measured);
+                // It falls where the machine uses less than idle power for a while.
+                lease.measured = measured;
                 lease.measured_at = Some(at);
                 lease.unseen_ms = flow.unseen_ms.get(&id).copied().unwrap_or(0);
             }
