@@ -86,12 +86,14 @@ fn missed_by(journal: &Audit, records: &Records) -> Result<Vec<Missed>, EngineEr
             continue;
         };
         let story = journal.leases.get(&missed.lease);
-        let has_ended = story.is_some_and(|story| story.end.is_some());
-        if has_ended || id::time(&receipt.task_id) < Some(journal.begins) {
+        let end = story.and_then(|story| story.end);
+        let was_known = end.is_some_and(|end| end.how != Ending::Missed);
+        if was_known || id::time(&receipt.task_id) < Some(journal.begins) {
             break;
         }
-        // An agent may have lent from this bucket too.
-        if story.is_some() || missed.paid_by == PaidBy::Project {
+        // An agent may have lent from this bucket too. What was charged again says nothing of the
+        // runs before it: that of a run that died comes first.
+        if end.is_none() && (story.is_some() || missed.paid_by == PaidBy::Project) {
             found.push(missed);
         }
     }

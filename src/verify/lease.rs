@@ -40,13 +40,12 @@ pub(super) fn against(
             "pipeline, task_name: the lease was taken for {purpose}"
         ));
     }
-    if let Some(energy) = &receipt.energy {
-        if energy.joules_reserved != story.reserved {
-            return Err(format!(
-                "energy.joules_reserved: the lease was {} J",
-                story.reserved
-            ));
-        }
+    let reserved = receipt.energy.as_ref().map(|energy| energy.joules_reserved);
+    if reserved.is_some_and(|reserved| reserved != story.reserved) {
+        return Err(format!(
+            "energy.joules_reserved: the lease was {} J",
+            story.reserved
+        ));
     }
     if known.opener == Some(Opener::Command) && receipt.payer() == Some(PaidBy::Agent) {
         return Err("paid_by: the lease is one of this project's bucket".into());

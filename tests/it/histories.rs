@@ -198,6 +198,8 @@ fn a_lease_that_is_open_again_is_charged_what_its_receipt_says() {
 #[test]
 fn a_look_whose_lease_an_earlier_bucket_does_not_know_is_answered_and_charged() {
     holds(&[RUN, Step::Keep, DIES, first_copy(Part::Bucket), RUN]);
+    // Nor does it know the run before that.
+    holds(&[RUN, Step::Keep, RUN, DIES, first_copy(Part::Bucket), RUN]);
 }
 
 #[test]
