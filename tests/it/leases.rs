@@ -182,6 +182,26 @@ fn a_forfeited_lease_is_charged_all_that_was_measured_also_since_the_last_record
 }
 
 #[test]
+fn an_agent_that_was_restarted_does_not_call_an_open_lease_unknown() {
+    let folder = TempDir::new().unwrap();
+    let open = take("open", joules(5));
+    local_agent(folder.path()).take(&open).unwrap();
+    let served = Served::start(&folder);
+    let url: AgentUrl = format!("http://{}", served.at).parse().unwrap();
+    let agent = RemoteAgent::connect(url, None).unwrap();
+    for said in [agent.progress(&open.id).err(), agent.close(&open.id).err()] {
+        assert!(matches!(said, Some(AgentError::Unmeasured(_))), "{said:?}");
+    }
+    assert_eq!(
+        agent.settle(&open.id, Some(joules(3))).unwrap().charged,
+        joules(3)
+    );
+    let none = agent.progress(&open.id);
+    let is_none = matches!(none, Err(AgentError::Refused(Refusal::NoLease(_))));
+    assert!(is_none, "{none:?}");
+}
+
+#[test]
 fn what_a_process_used_before_it_was_killed_is_on_disk_and_the_rest_of_its_lease_is_not_charged() {
     let folder = TempDir::new().unwrap();
     let agent = agent_with(folder.path(), LARGE, Timestamp::now(), Quick::start());
