@@ -240,11 +240,11 @@ pub fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
         let before = file.metadata()?.len();
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
-        if let Err(error) = written {
+        let kept = written.and_then(|()| if is_new { sync_folder(folder) } else { Ok(()) });
+        if kept.is_err() {
             file.set_len(before)?;
-            return Err(error);
         }
-        if is_new { sync_folder(folder) } else { Ok(()) }
+        kept
     };
     write().map_err(FileError::io("append to", path))
 }

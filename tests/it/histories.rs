@@ -277,6 +277,14 @@ fn a_first_run_without_its_note_goes_on_record_with_any_task_of_its_pipeline() {
 }
 
 #[test]
+fn a_first_receipt_whose_folder_the_disk_refuses_to_keep_is_not_there() {
+    for at in 1..=2 {
+        let fails = Step::Faulty(Run::PLAIN, Fault::FailAt(at, "/receipts"));
+        holds(&[fails, RUN]);
+    }
+}
+
+#[test]
 fn a_holdout_key_on_which_no_look_rests_may_be_lost() {
     // It ends before its look, and names its split all the same.
     let ended = Step::InTheWay(Part::Adapters, Run::PLAIN);

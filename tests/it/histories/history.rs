@@ -332,13 +332,14 @@ impl History {
         self.refused(&safe, &ran, &chain, before)
     }
 
-    /// A run that would not go on has changed nothing, and says what to do.
+    /// A run that would not go on has changed no line, and says what to do.
     fn refused(&mut self, safe: &Path, ran: &Ran, chain: &[u8], before: Vec<u8>) -> Checked {
         let is_fault = ran.stderr.contains("a fault of the program");
         if is_fault || !ran.stderr.contains("hint: ") {
             return Err(told("cryo apply refuses and says not what to do", ran));
         }
-        if whole_lines(&self.read_chain()) != whole_lines(chain) {
+        // What a run that died came to is put on record all the same.
+        if !whole_lines(&self.read_chain()).starts_with(&whole_lines(chain)) {
             return Err(told("cryo apply refuses and changes the chain", ran));
         }
         self.chain = before;
