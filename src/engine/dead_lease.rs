@@ -24,17 +24,18 @@ pub(super) struct Around<'a> {
     pub opening: Opening,
     pub env: &'a Environment,
     pub project: &'a Project,
-    pub bucket: PaidBy,
+    /// Whose bucket is asked.
+    pub paid_by: PaidBy,
 }
 
 impl Around<'_> {
     /// Whether the bucket of the project is another one than that which lent.
     fn began_after(&self, lease: &LeaseId) -> Result<bool, EngineError> {
-        if self.bucket == PaidBy::Agent {
+        if self.paid_by == PaidBy::Agent {
             return Ok(false);
         }
         let journal = Bucket::audit(&self.project.bucket())?;
-        Ok(journal.is_some_and(|journal| id::time(lease.as_str()) < Some(journal.begins)))
+        Ok(journal.is_some_and(|journal| journal.began_after(lease)))
     }
 }
 
@@ -164,7 +165,7 @@ impl Dead {
         };
         receipt.kind = Kind::Aborted;
         receipt.timestamp = now;
-        end.complete(&mut receipt, around.bucket);
+        end.complete(&mut receipt, around.paid_by);
         recorder.append(receipt, events)?;
         Ok(())
     }
@@ -283,9 +284,9 @@ enum End {
 
 impl End {
     /// Says what became of it, in the bucket that was asked.
-    fn complete(self, receipt: &mut Receipt, bucket: PaidBy) {
+    fn complete(self, receipt: &mut Receipt, paid_by: PaidBy) {
         receipt.paid_by = match self {
-            Self::Abandoned(_) | Self::Settled(_) | Self::Forgotten(_) => Some(bucket),
+            Self::Abandoned(_) | Self::Settled(_) | Self::Forgotten(_) => Some(paid_by),
             Self::Lost => None,
         };
         receipt.reason = match self {

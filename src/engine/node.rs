@@ -94,7 +94,7 @@ impl Node {
             opening,
             env: &env,
             project,
-            bucket: settings.paid_by(),
+            paid_by: settings.paid_by(),
         };
         recover::after_crash(&mut recorder, workspace, &around, events)?;
         records.note(None)?;

@@ -43,7 +43,7 @@ pub(super) fn after_crash(
     if let Some(open) = &noted {
         refuse_other_bucket(project, open, recorder.settings)?;
     }
-    if around.bucket == PaidBy::Project {
+    if around.paid_by == PaidBy::Project {
         rewound::refuse_lost_receipts(project, recorder.records, noted.as_ref())?;
     }
     if let Some(open) = &noted {
@@ -57,7 +57,7 @@ pub(super) fn after_crash(
     }
     // A note that is not there any more, since an earlier copy of the state was put back, leaves
     // the run to be known by what it announced, or by its lease.
-    if around.bucket == PaidBy::Agent
+    if around.paid_by == PaidBy::Agent
         && let Some(dead) = Dead::unnoted(recorder.records, workspace)?.first()
     {
         return Err(dead.is_elsewhere(project));
@@ -65,7 +65,7 @@ pub(super) fn after_crash(
     if let Some(dead) = Dead::announced(recorder.records)? {
         dead.settle(recorder, around, events)?;
     }
-    if around.bucket == PaidBy::Project {
+    if around.paid_by == PaidBy::Project {
         rewound::charge_again(project, recorder.records, around.agent, events)?;
         for dead in Dead::unnoted(recorder.records, workspace)? {
             dead.note(project)?;

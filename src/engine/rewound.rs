@@ -88,7 +88,7 @@ fn missed_by(journal: &Audit, records: &Records) -> Result<Vec<Missed>, EngineEr
         let story = journal.leases.get(&missed.lease);
         let end = story.and_then(|story| story.end);
         let was_known = end.is_some_and(|end| end.how != Ending::Missed);
-        if was_known || id::time(&receipt.task_id) < Some(journal.begins) {
+        if was_known || journal.began_after(&missed.lease) {
             break;
         }
         // An agent may have lent from this bucket too. What was charged again says nothing of the

@@ -124,10 +124,9 @@ impl Books<'_> {
             }
             return;
         }
-        let is_older = id::time(id.as_str()) < Some(self.journal.begins);
         match receipt.payer() {
             Some(PaidBy::Agent) => self.with_agent += 1,
-            _ if is_older => self.older += 1,
+            _ if self.journal.began_after(id) => self.older += 1,
             None => tally.absent(format!(
                 "{at}: it says that the bucket of its lease was gone, and the journal here is as old as that"
             )),

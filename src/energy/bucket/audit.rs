@@ -10,6 +10,7 @@ use super::lease::{Closed, LONGEST_LEASE, Lease, LeaseId};
 use super::ledger::{Accounts, BucketPolicy, Event, Flow, Ledger, MOST_LEASES, Record};
 use crate::clock::Timestamp;
 use crate::files;
+use crate::id;
 use crate::units::{Joules, Watts};
 
 /// What the journals of a bucket say.
@@ -64,6 +65,12 @@ pub enum Ending {
 }
 
 impl Audit {
+    /// Whether they begin after a run took its lease, whose id begins with that time: then they need
+    /// not know it.
+    pub fn began_after(&self, lease: &LeaseId) -> bool {
+        id::time(lease.as_str()) < Some(self.begins)
+    }
+
     /// Of the journal at `path` and the one before it.
     pub(super) fn of(path: &Path) -> Result<Option<Self>, BucketError> {
         let Some(bytes) = files::read_if_there(path)? else {
