@@ -285,6 +285,14 @@ mod tests {
     }
 
     #[test]
+    fn equal_weights_with_another_file_beside_them_have_another_name() {
+        let (folder, name) = folder();
+        fs::write(folder.path().join("tokenizer.json"), "another").unwrap();
+        let other = Manifest::of(folder.path(), decisive()).unwrap();
+        assert_ne!(other.name(), name);
+    }
+
+    #[test]
     fn the_list_is_that_of_sha256sum_and_names_the_folder() {
         let (folder, name) = folder();
         let run = |args: &[&str]| {

@@ -172,3 +172,52 @@ impl Splits {
         (looks, self.splits.len() as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn holdout() -> Holdout {
+        serde_json::from_value(json!({
+            "root": Digest::of(b"split"),
+            "salt_id": "key",
+            "custody": "local",
+            "id": "gate.csv",
+            "repeats": 0,
+            "leakage": {"exact": 0, "checked": "texts"},
+        }))
+        .unwrap()
+    }
+
+    /// A look that spends all of its alpha, as the terms of a test with one look do.
+    fn terms(look: u64, alpha: &str) -> Terms {
+        serde_json::from_value(json!({
+            "rule": "paired-t-skew/1",
+            "alpha": alpha,
+            "looks_budget": 1,
+            "look": look,
+            "alpha_look": alpha,
+            "min_delta": "0.000000000",
+            "n": 200,
+            "unit": "row",
+            "max_tokens": 32,
+            "z": "1.652547",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn no_change_of_terms_gives_alpha_back() {
+        let mut splits = Splits::default();
+        splits.check(&holdout(), &terms(1, "0.05")).unwrap();
+        splits.apply(&holdout(), &terms(1, "0.05"));
+        // Neither the same terms again, nor a larger alpha: the smallest that was named counts.
+        for alpha in ["0.05", "0.04", "0.5"] {
+            let refused = splits.check(&holdout(), &terms(2, alpha)).unwrap_err();
+            assert_eq!(refused.member, "gate.alpha_look", "{refused}");
+        }
+        let refused = splits.check(&holdout(), &terms(1, "0.05")).unwrap_err();
+        assert_eq!(refused.member, "gate.look", "{refused}");
+    }
+}

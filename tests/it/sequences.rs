@@ -138,6 +138,20 @@ fn resigned(lab: &Lab, change: &dyn Fn(usize, &mut Value)) {
 }
 
 #[test]
+fn a_member_of_a_later_version_is_kept_and_shown() {
+    let lab = Lab::new();
+    lab.cryo(&["apply", "p.toml", "--task", "index"]).expect(0);
+    for derived in [".cryo/chain.json", ".cryo/standing.json"] {
+        fs::remove_file(lab.path(derived)).unwrap();
+    }
+    forged(&lab, |_, statement| {
+        statement["predicate"]["later"] = "said later".into()
+    });
+    let shown = lab.cryo(&["show", "0", "--json"]).expect(0).json();
+    assert_eq!(shown["later"], "said later", "{shown:#}");
+}
+
+#[test]
 fn a_decision_that_lacks_or_contradicts_what_it_must_have_is_refused_though_it_is_signed() {
     let lab = Lab::new();
     lab.apply().expect(0);
