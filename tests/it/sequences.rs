@@ -145,7 +145,7 @@ fn a_member_of_a_later_version_is_kept_and_shown() {
         fs::remove_file(lab.path(derived)).unwrap();
     }
     forged(&lab, |_, statement| {
-        statement["predicate"]["later"] = "said later".into()
+        statement["predicate"]["later"] = "said later".into();
     });
     let shown = lab.cryo(&["show", "0", "--json"]).expect(0).json();
     assert_eq!(shown["later"], "said later", "{shown:#}");
